@@ -1,0 +1,393 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+#   tutorlib:
+#     title: {en: "The DataLoader at a glance", zh: "DataLoader 一览"}
+#     sections: ["000: torch.utils.data", "000: 1. Dataset Types"]
+#     minutes: 50
+# ---
+
+# %% [markdown] lang="en"
+# # 01 · The DataLoader at a glance
+#
+# **You will be able to** read a `DataLoader` call, predict its batches, and see which worker fetched them.
+#
+# | You need | Minutes | Section of the documentation | 中文版 |
+# |---|---|---|---|
+# | lesson [00](00_start.ipynb) | 50 | torch.utils.data; 1. Dataset Types | [简体中文](../zh/01_dataloader.ipynb) |
+#
+# Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
+
+# %% [markdown] lang="zh"
+# # 01 · DataLoader 一览
+#
+# **学完本课，你能够**：读懂一次 `DataLoader` 调用，预测它给出的批次，并看到每个批次由哪个工作进程取得。
+#
+# | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
+# |---|---|---|---|
+# | 第 [00](00_start.ipynb) 课 | 50 | torch.utils.data；1. Dataset Types | [English](../en/01_dataloader.ipynb) |
+#
+# 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
+
+# %% tags=["setup"]
+import inspect
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from tutorlib import datasets, exercises, facts, pictures, trace, widgets
+
+digits = datasets.digits("train")
+print("ready:", len(digits), "real digits")
+
+# %% [markdown] lang="en"
+# ## Wrong first
+#
+# Here is an object that can be looped over. A loader accepts it without a word.
+# Run the cell and see what happens one line later.
+
+# %% [markdown] lang="zh"
+# ## 先看错误
+#
+# 这里有一个可以循环遍历的对象，加载器一声不响地收下了它。
+# 运行这个单元格，看看下一行发生什么。
+
+
+# %% tags=["raises-exception", "claim:DS-01"]
+class Countdown:
+    def __iter__(self):
+        return iter([3, 2, 1])
+
+
+loader = DataLoader(Countdown())
+print("made a loader")
+list(loader)
+
+# %% [markdown] lang="en"
+# The loader asked for a length that nobody had promised. Why?
+#
+# There are two kinds of dataset. A **map-style** dataset answers `dataset[key]`.
+# An **iterable-style** dataset hands out samples one after the other.
+# The loader decides between them by one question only: is the object an instance of `IterableDataset`?
+# What the object can do is not looked at. Everything else counts as map-style.
+
+# %% [markdown] lang="zh"
+# 加载器要求一个长度，可谁也没有承诺过它。为什么？
+#
+# 数据集（dataset）分两种。**映射式**（map-style）数据集回答 `dataset[key]`；
+# **可迭代式**（iterable-style）数据集把样本一个接一个地交出来。
+# 加载器只问一个问题来区分二者：这个对象是不是 `IterableDataset` 的实例？
+# 它不看对象能做什么。其余一切都算映射式。
+
+
+# %% tags=["claim:DS-01"]
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([3, 2, 1])
+
+
+def outcome(dataset):
+    try:
+        return [batch.tolist() for batch in DataLoader(dataset, batch_size=2)]
+    except TypeError as error:
+        return f"TypeError: {error}"
+
+
+candidates = {"list": [3, 2, 1], "range": range(3), "only __iter__": Countdown(), "IterableDataset": Stream()}
+facts.Table(
+    "one question decides the style",
+    [
+        {"dataset": name, "IterableDataset?": isinstance(dataset, IterableDataset), "batches of 2": outcome(dataset)}
+        for name, dataset in candidates.items()
+    ],
+)
+
+# %% [markdown] lang="en"
+# ## Predict, run, compare
+#
+# A loader over four numbers gives two batches. You loop over the **same** loader twice.
+# How many batches does each loop see? Write your prediction, then run the cell.
+
+# %% [markdown] lang="zh"
+# ## 预测、运行、对照
+#
+# 一个装着四个数的加载器给出两个批次。你把**同一个**加载器遍历两遍。
+# 每一遍各看到几个批次？先写下你的预测，再运行单元格。
+# 不写也可以，后面的单元格照常运行。
+
+# %% tags=["predict", "claim:DL-01"]
+my_guess = ...  # your prediction, for example [2, 0]
+
+loader = DataLoader(range(4), batch_size=2)
+first, second = list(loader), list(loader)
+exercises.predict(my_guess, torch=[len(first), len(second)])
+
+# %% [markdown] lang="en"
+# A loader is an **iterable**: each loop asks it for a new iterator, which starts from the beginning.
+# It is not itself an **iterator**, so it has no "next":
+
+# %% [markdown] lang="zh"
+# 加载器是一个**可迭代对象**（iterable）：每次循环都向它要一个新的迭代器，从头开始。
+# 它自己不是**迭代器**（iterator），所以没有“下一个”：
+
+# %% tags=["raises-exception", "claim:DL-01"]
+next(loader)
+
+# %% [markdown] lang="en"
+# Want one batch? Write `next(iter(loader))`. Each `iter(loader)` starts over.
+
+# %% [markdown] lang="zh"
+# 只要一个批次？写 `next(iter(loader))`。每个 `iter(loader)` 都从头开始。
+
+# %% tags=["claim:DL-01"]
+one, again = next(iter(loader)), next(iter(loader))
+print(one.tolist(), again.tolist(), "two iterators:", iter(loader) is not iter(loader))
+
+# %% [markdown] lang="en"
+# ## One class, five jobs
+#
+# Both kinds of dataset, your own order, batches, worker processes and pinned memory: all are arguments of one class.
+
+# %% [markdown] lang="zh"
+# ## 一个类，五件事
+#
+# 两种数据集、自定顺序、组成批次、工作进程（worker）、锁页内存（pinned memory）：都是同一个类的参数。
+
+# %% tags=["claim:DL-02"]
+calls = {
+    "map-style": DataLoader(range(4), batch_size=2),
+    "iterable-style": DataLoader(Stream(), batch_size=2),
+    "own order": DataLoader(range(4), batch_size=2, sampler=[3, 1, 2, 0]),
+    "no batches": DataLoader(range(4), batch_size=None),
+    "one worker": DataLoader(range(4), batch_size=2, num_workers=1),
+}
+rows = [{"job": job, "out": [getattr(b, "tolist", lambda b=b: b)() for b in loader]} for job, loader in calls.items()]
+rows.append({"job": "pinned memory", "out": "pin_memory" in inspect.signature(DataLoader).parameters})
+facts.Table("the same class each time", rows)
+
+# %% [markdown] lang="en"
+# ## What a batch looks like
+#
+# Each sample below is a **tuple** of three integers. Eight samples, four to a batch.
+# Predict the type of one batch: `"tuple"` or `"list"`?
+
+# %% [markdown] lang="zh"
+# ## 批次长什么样
+#
+# 下面每个样本是由三个整数组成的**元组**（tuple）。共八个样本，每批四个。
+# 预测一个批次的类型：`"tuple"` 还是 `"list"`？
+
+
+# %% tags=["predict", "claim:DL-05"]
+class Triple(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return index, index, index
+
+
+my_guess = ...  # "tuple" or "list"
+
+batches = list(DataLoader(Triple(), batch_size=4))
+for number, batch in enumerate(batches):
+    print(number, batch)
+exercises.predict(my_guess, torch=type(batches[0]).__name__)
+
+# %% [markdown] lang="en"
+# The fields were turned over: four tuples of three became one list of three tensors.
+# That the tuple became a list is an old habit of torch. Lesson [08](08_collate.ipynb) is about this step.
+#
+# The same with real data: an image and its label.
+
+# %% [markdown] lang="zh"
+# 字段被“翻转”了：四个三元组变成一个装着三个张量的列表。
+# 元组变成列表，是 torch 的老习惯。第 [08](08_collate.ipynb) 课专讲这一步。
+#
+# 换成真实数据也一样：一张图像和它的标签。
+
+# %%
+images, labels = next(iter(DataLoader(digits, batch_size=4)))
+print(tuple(images.shape), images.dtype, labels.tolist(), labels.dtype)
+
+# %% [markdown] lang="en"
+# ## The defaults today
+#
+# The notes list 13 parameters, with `shuffle=False` and `prefetch_factor=2`. Ask the class itself.
+# The table shows every parameter that the notes miss or whose default has changed.
+
+# %% [markdown] lang="zh"
+# ## 今天的默认值
+#
+# 笔记列出 13 个参数，其中 `shuffle=False`、`prefetch_factor=2`。直接问这个类。
+# 表中是笔记里没有的参数，以及默认值已经改变的参数。
+
+# %% tags=["claim:DL-03"]
+noted = dict(
+    dataset=inspect.Parameter.empty, batch_size=1, shuffle=False, sampler=None, batch_sampler=None, num_workers=0,
+    collate_fn=None, pin_memory=False, drop_last=False, timeout=0, worker_init_fn=None, prefetch_factor=2, persistent_workers=False,
+)  # fmt: skip
+today = {name: p.default for name, p in inspect.signature(DataLoader.__init__).parameters.items() if name != "self"}
+facts.Table(
+    f"{len(noted)} parameters in the notes, {len(today)} today",
+    [
+        {"parameter": name, "in the notes": str(noted.get(name, "(not there)")), "today": str(default)}
+        for name, default in today.items()
+        if name not in noted or noted[name] is not default
+    ],
+)
+
+# %% [markdown] lang="en"
+# `None` means "decide for me". With workers the loader still reads two batches ahead for each of them.
+# Without workers there is nobody to read ahead, and asking for it is an error.
+
+# %% [markdown] lang="zh"
+# `None` 的意思是“替我决定”。有工作进程时，加载器仍为每个进程预取（prefetch）两个批次。
+# 没有工作进程就没有人预取，此时提出这个要求是一个错误。
+
+
+# %% tags=["claim:DL-04"]
+def prefetch(**arguments):
+    try:
+        loader = DataLoader(range(4), **arguments)
+    except ValueError as error:
+        return f"ValueError: {str(error).split('.')[0]}"
+    return f"prefetch_factor={loader.prefetch_factor}, persistent_workers={loader.persistent_workers}"
+
+
+tries = [{}, {"num_workers": 1}, {"prefetch_factor": 2}, {"persistent_workers": True}]
+facts.Table("who may read ahead", [{"arguments": str(t or "none"), "result": prefetch(**t)} for t in tries])
+
+# %% [markdown] lang="en"
+# ## Explore: who fetched what, and when
+#
+# This is a measurement. Each change runs a real loader over 24 digits, and each sample carries the record of its own fetch.
+#
+# Two things to change: set **workers** from 2 to 0. Then set **ahead** from 2 to 1 with two workers.
+
+# %% [markdown] lang="zh"
+# ## 动手探索：谁、在何时、取了什么
+#
+# 这是一次测量。每次改动都会让真实的加载器跑过 24 个数字图像，每个样本都带着自己被取走的记录。
+#
+# 试着改两处：把 **workers** 从 2 改成 0；再在两个工作进程时把 **ahead** 从 2 改成 1。
+
+
+# %% tags=["explore"]
+def one_epoch(workers, batch_size, ahead):
+    reading = {"prefetch_factor": ahead} if workers else {}
+    return trace.record(Subset(digits, range(24)), batch_size=batch_size, num_workers=workers, **reading)
+
+
+widgets.explore(one_epoch, pictures.timeline, workers=[2, 0, 1], batch_size=[4, 6, 8], ahead=[2, 1, 3])
+
+# %% [markdown] lang="en"
+# ## Exercise 1: reading ahead
+#
+# A loader asks for batches before you use the first one. How many has it asked for when the first batch arrives?
+# The line above the picture counts the requests ahead. Try some settings, find the rule, and write it down.
+# Replace the `...` and run both cells.
+
+# %% [markdown] lang="zh"
+# ## 练习 1：预取
+#
+# 你用到第一个批次之前，加载器已经在请求后面的批次。第一个批次到达时，它一共请求了几个？
+# 图上方的一行文字写着提前请求（requests ahead）的个数。换几种设置，找出规律并写下来。
+# 把 `...` 换成你的代码，然后运行这两个单元格。
+
+
+# %% tags=["exercise:01_asked_ahead"]
+def asked_ahead(batches, workers, ahead):
+    """How many of all `batches` are asked for when the first arrives, with prefetch_factor=ahead for each worker?"""
+    ...
+
+
+# solution
+def asked_ahead(batches, workers, ahead):
+    return min(batches, max(1, workers * ahead))
+
+
+# %% tags=["check"]
+exercises.check("01_asked_ahead", asked_ahead)  # stuck? exercises.hint("01_asked_ahead")
+
+# %% [markdown] lang="en"
+# ## Exercise 2: your own loader
+#
+# Build the smallest loader for a map-style dataset: it gives lists of samples, in order, and can be looped over again and again.
+
+# %% [markdown] lang="zh"
+# ## 练习 2：你自己的加载器
+#
+# 为映射式数据集造一个最小的加载器：按顺序给出样本列表，而且可以一遍又一遍地遍历。
+
+
+# %% tags=["exercise:01_my_loader"]
+class MyLoader:
+    """MyLoader(range(5), 2) gives [0, 1], [2, 3], [4] in every loop."""
+
+    ...
+
+
+# solution
+class MyLoader:
+    def __init__(self, dataset, batch_size):
+        self.dataset, self.batch_size = dataset, batch_size
+
+    def __iter__(self):
+        for start in range(0, len(self.dataset), self.batch_size):
+            stop = min(start + self.batch_size, len(self.dataset))
+            yield [self.dataset[index] for index in range(start, stop)]
+
+
+# %% tags=["check"]
+exercises.check("01_my_loader", MyLoader)  # stuck? exercises.hint("01_my_loader")
+
+# %% [markdown] lang="en"
+# ## Bug hunt
+#
+# Four lines in the style of the notes. Which line is no longer true? Prove it.
+
+# %% [markdown] lang="zh"
+# ## 找错
+#
+# 四行代码，写法与笔记相同。哪一行已经不成立？请证明。
+
+# %% tags=["bug-hunt", "claim:DL-04"]
+my_guess = ...  # 1, 2, 3 or 4
+
+plain = DataLoader(range(8), batch_size=4)
+lines = {
+    1: len(plain) == 2,
+    2: plain.prefetch_factor == 2,
+    3: plain.num_workers == 0,
+    4: DataLoader(range(8), num_workers=1).prefetch_factor == 2,
+}
+exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
+
+# %% [markdown] lang="en"
+# ## Recap
+#
+# The class of a dataset, not its abilities, decides how it is read. A loader starts anew in every loop. Only workers read ahead.
+#
+# | Message | Cause | Where |
+# |---|---|---|
+# | `object of type 'Countdown' has no len()` | an iterable that is no `IterableDataset` | Wrong first |
+# | `'DataLoader' object is not an iterator` | `next(loader)` in place of `next(iter(loader))` | Predict |
+# | `prefetch_factor option could only be specified in multiprocessing` | reading ahead without workers | The defaults today |
+#
+# What next: lesson [03](03_iterable_datasets.ipynb), where two workers deliver everything twice.
+
+# %% [markdown] lang="zh"
+# ## 小结
+#
+# 决定读取方式的是数据集的类，而不是它的能力。加载器在每次循环中都重新开始。只有工作进程会预取。
+#
+# | 报错信息 | 原因 | 位置 |
+# |---|---|---|
+# | `object of type 'Countdown' has no len()` | 可迭代，但不是 `IterableDataset` | 先看错误 |
+# | `'DataLoader' object is not an iterator` | 把 `next(iter(loader))` 写成了 `next(loader)` | 预测 |
+# | `prefetch_factor option could only be specified in multiprocessing` | 没有工作进程却要预取 | 今天的默认值 |
+#
+# 下一步：第 [03](03_iterable_datasets.ipynb) 课，两个工作进程把所有样本都送了两遍。
+
+# %%
+exercises.progress("01")

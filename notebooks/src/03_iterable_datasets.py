@@ -1,0 +1,564 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+#   tutorlib:
+#     title: {en: "Iterable-style datasets and sharding", zh: "可迭代式数据集与切分"}
+#     sections: ["000: 1.2 Iterable-style datsets"]
+#     minutes: 55
+# ---
+
+# %% [markdown] lang="en"
+# # 03 · Iterable-style datasets and sharding
+#
+# **You will be able to** predict what several workers deliver from one stream, split a stream so that every sample comes
+# exactly once, and prove it for workers and ranks.
+#
+# | You need | Minutes | Section of the documentation | 中文版 |
+# |---|---|---|---|
+# | lesson [01](01_dataloader.ipynb) | 55 | 1.2 Iterable-style datasets | [简体中文](../zh/03_iterable_datasets.ipynb) |
+#
+# Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
+
+# %% [markdown] lang="zh"
+# # 03 · 可迭代式数据集与切分
+#
+# **学完本课，你能够**：预测几个工作进程会从同一个数据流里送出什么；切分数据流，使每个样本恰好出现一次；并对工作进程和 rank 给出证明。
+#
+# | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
+# |---|---|---|---|
+# | 第 [01](01_dataloader.ipynb) 课 | 55 | 1.2 Iterable-style datasets | [English](../en/03_iterable_datasets.ipynb) |
+#
+# 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
+
+# %% [markdown] lang="en"
+# ## Set-up
+#
+# `%%importable NAME` at the top of a cell puts the cell's classes where worker processes can find them. Lesson 10 shows why this is needed.
+
+# %% [markdown] lang="zh"
+# ## 准备
+#
+# 单元格开头的 `%%importable 名字` 把其中的类放到工作进程找得到的地方。第 10 课说明原因。
+
+# %% tags=["setup"]
+import dataclasses
+import math
+import multiprocessing
+import warnings
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from tutorlib import datasets, exercises, facts, pictures, sharding, trace, widgets
+
+# %load_ext tutorlib.cells
+print("ready")
+
+# %% [markdown] lang="en"
+# ## Wrong first
+#
+# `Span(3, 7)` is a stream of four numbers: 3, 4, 5, 6. Two workers share the reading.
+# How many samples arrive? Write your prediction, then run the cell.
+
+# %% [markdown] lang="zh"
+# ## 先看错误
+#
+# `Span(3, 7)` 是四个数的数据流：3、4、5、6。两个工作进程（worker）一起读。
+# 会到达几个样本？先写下你的预测，再运行单元格。
+
+# %%
+# %%importable spans
+from torch.utils.data import IterableDataset
+
+
+class Span(IterableDataset):
+    """The numbers start, start + 1, ... up to but not including stop."""
+
+    def __init__(self, start, stop):
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def __iter__(self):
+        return iter(range(self.start, self.stop))
+
+
+# %% tags=["wrong-first", "predict", "claim:IT-04"]
+my_guess = ...  # how many samples?
+
+arrived = [int(sample) for sample in DataLoader(Span(3, 7), num_workers=2)]
+print(arrived)
+exercises.predict(my_guess, torch=len(arrived))
+
+# %% [markdown] lang="en"
+# ## The idea
+#
+# A worker is another process. It gets its own **copy** of the dataset and walks through all of it.
+# With a map-style dataset the main process says which keys each worker reads. A stream has no keys.
+# So nobody divides the work, and two workers deliver everything twice.
+#
+# What happens in a copy stays in that copy. The next dataset counts its own reads.
+
+# %% [markdown] lang="zh"
+# ## 概念
+#
+# 工作进程是另一个进程。它拿到数据集的一份**副本**，并把整份副本走完。
+# 对映射式数据集，主进程会说明每个工作进程读哪些键。数据流没有键。
+# 于是没有人分工，两个工作进程把所有样本各送一遍。
+#
+# 副本里发生的事只留在副本里。下面的数据集数自己被读了几次。
+
+# %%
+# %%importable counting
+from torch.utils.data import Dataset, get_worker_info
+
+
+class Counting(Dataset):
+    """Each sample is the number of reads so far, as this copy of the dataset counts them."""
+
+    reads = 0
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return self.reads
+
+
+class AboutMe(Dataset):
+    """Each sample is what a worker knows about itself."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        me = get_worker_info()
+        try:
+            me.id = 9
+            fixed = False
+        except AttributeError:  # a frozen dataclass refuses
+            fixed = True
+        return {
+            "id": me.id,
+            "num_workers": me.num_workers,
+            "seed is an int": isinstance(me.seed, int),
+            "dataset is my copy": me.dataset is self,
+            "fields are fixed": fixed,
+        }
+
+
+class Seeds(Dataset):
+    """Each sample is the seed of the worker that read it."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return get_worker_info().seed
+
+
+# %% [markdown] lang="en"
+# Four reads, two workers. Which four numbers arrive? And what does `counting.reads` say in the main process afterwards?
+
+# %% [markdown] lang="zh"
+# 读四次，两个工作进程。会到达哪四个数？之后主进程里的 `counting.reads` 是多少？
+
+# %% tags=["predict", "claim:IT-07"]
+my_guess = ...  # for example [1, 2, 3, 4, 4]: the four samples, then counting.reads
+
+counting = Counting()
+samples = [int(sample) for sample in DataLoader(counting, num_workers=2)]
+exercises.predict(my_guess, torch=[*samples, counting.reads])
+
+# %% [markdown] lang="en"
+# Each worker counted alone. The main process counted nothing. A cache that a worker fills is lost to everybody else.
+#
+# ## Who am I?
+#
+# Inside a worker, `get_worker_info()` answers. In the main process it returns `None`.
+
+# %% [markdown] lang="zh"
+# 每个工作进程各数各的，主进程什么也没数到。工作进程填好的缓存，别的进程都用不上。
+#
+# ## 我是谁
+#
+# 在工作进程里，`get_worker_info()` 给出答案；在主进程里它返回 `None`。
+
+# %% tags=["claim:IT-05"]
+print("main process:", get_worker_info())
+print("fields:", [field.name for field in dataclasses.fields(torch.utils.data._utils.worker.WorkerInfo)])
+facts.Table("what each worker knows", list(DataLoader(AboutMe(), batch_size=None, num_workers=2)))
+
+# %% [markdown] lang="en"
+# The seed comes from two things: the random generator of the main process and the id of the worker.
+
+# %% [markdown] lang="zh"
+# 种子来自两样东西：主进程的随机数生成器和工作进程的编号。
+
+
+# %% tags=["claim:IT-06"]
+def worker_seeds(main_seed):
+    torch.manual_seed(main_seed)
+    return list(DataLoader(Seeds(), batch_size=None, num_workers=2))
+
+
+one, same, other = worker_seeds(5), worker_seeds(5), worker_seeds(6)
+print("seed of worker 1 minus seed of worker 0:", one[1] - one[0])
+print("main seed 5 again, equal:", one == same, "| main seed 6, equal:", one == other)
+
+# %% [markdown] lang="en"
+# ## What the class promises
+#
+# `IterableDataset` asks for one method, `__iter__`. The loader yields what that iterator yields, chunks of any length included.
+# The class takes no arguments of its own, and since torch 2.5 a subclass without `__iter__` cannot be made at all.
+
+# %% [markdown] lang="zh"
+# ## 这个类承诺什么
+#
+# `IterableDataset` 只要求一个方法：`__iter__`。迭代器给什么，加载器就给什么，长短不一的块也照样通过。
+# 这个类本身不接受参数；自 torch 2.5 起，没有 `__iter__` 的子类根本无法创建。
+
+
+# %% tags=["claim:IT-01", "claim:IT-02", "claim:IT-03"]
+class Letters(IterableDataset):
+    def __iter__(self):
+        yield from "xyz"
+
+
+class Chunks(IterableDataset):
+    def __iter__(self):
+        for length in (1, 3, 2):
+            yield torch.arange(length)
+
+
+class Half(IterableDataset):
+    pass
+
+
+def attempt(make):
+    try:
+        return str(make())
+    except TypeError as error:
+        return f"TypeError: {str(error).partition(' with')[0]}"  # the rest of the message differs between Python versions
+
+
+facts.Table(
+    "batch_size=None hands over what the iterator yields",
+    [
+        {"dataset": "Letters", "result": [sample for sample in DataLoader(Letters(), batch_size=None)]},
+        {"dataset": "Chunks", "result": [chunk.tolist() for chunk in DataLoader(Chunks(), batch_size=None)]},
+        {"dataset": "Half, without __iter__", "result": attempt(Half)},
+        {"dataset": "Letters with an argument", "result": attempt(lambda: Letters(3))},
+    ],
+)
+
+# %% [markdown] lang="en"
+# ## Split inside `__iter__`
+#
+# The documentation cuts the stream in contiguous slices of `ceil(n / workers)`. Each copy asks who it is and keeps its slice.
+#
+# A second way leaves the dataset alone: a `worker_init_fn` changes the copy once, when its worker starts.
+
+# %% [markdown] lang="zh"
+# ## 在 `__iter__` 里切分
+#
+# 文档把数据流切成每段 `ceil(n / 工作进程数)` 的连续切片。每份副本问清自己是谁，只留下自己那一段。
+#
+# 第二种办法不动数据集：工作进程启动时，由 `worker_init_fn` 改一次副本。
+
+# %%
+# %%importable slices
+import math
+
+from spans import Span
+from torch.utils.data import get_worker_info
+
+
+def slice_of(start, stop, worker, workers):
+    """The contiguous slice of one worker, as the documentation cuts it."""
+    length = math.ceil((stop - start) / workers)
+    return start + worker * length, min(start + (worker + 1) * length, stop)
+
+
+class SlicedSpan(Span):
+    def __iter__(self):
+        me = get_worker_info()
+        if me is None:
+            return super().__iter__()
+        return iter(range(*slice_of(self.start, self.stop, me.id, me.num_workers)))
+
+
+def slice_my_copy(worker):
+    me = get_worker_info()
+    me.dataset.start, me.dataset.stop = slice_of(me.dataset.start, me.dataset.stop, worker, me.num_workers)
+
+
+# %% [markdown] lang="en"
+# Worker 0 has 3 and 4, worker 1 has 5 and 6. In which order do the four samples arrive?
+
+# %% [markdown] lang="zh"
+# 0 号工作进程有 3 和 4，1 号有 5 和 6。四个样本按什么顺序到达？
+
+
+# %% tags=["predict", "claim:IT-08", "claim:IT-12"]
+def numbers(loader):
+    return [int(sample) for sample in loader]
+
+
+my_guess = ...  # for example [3, 4, 5, 6]
+
+in_iter = numbers(DataLoader(SlicedSpan(3, 7), num_workers=2))
+kept = DataLoader(Span(3, 7), num_workers=2, worker_init_fn=slice_my_copy, persistent_workers=True)
+first_loop, second_loop = numbers(kept), numbers(kept)
+print("no workers:                      ", numbers(DataLoader(SlicedSpan(3, 7))))
+print("worker_init_fn, first loop:      ", first_loop)
+print("second loop of the same workers: ", second_loop)
+print("worker_init_fn without workers:  ", numbers(DataLoader(Span(3, 7), worker_init_fn=lambda worker: 1 / 0)))
+exercises.predict(my_guess, torch=in_iter)
+
+# %% [markdown] lang="en"
+# The loader takes one batch from each worker in turn: 3 from worker 0, 5 from worker 1, then 4, then 6.
+#
+# Two more facts stand in the output. The function ran once for each worker, not once for each loop: a second cut would have left
+# less. Without workers it is never called: this one would have divided by zero.
+#
+# Now 12 workers for the same four numbers. The notes print 3, 5, 4, 6 here as well. What does torch print?
+
+# %% [markdown] lang="zh"
+# 加载器轮流从每个工作进程取一个批次：0 号的 3，1 号的 5，然后 4，然后 6。
+#
+# 输出里还有两件事。这个函数对每个工作进程只运行一次，不是每次循环一次：再切一刀就会变少。
+# 没有工作进程时它根本不运行：否则这里已经除以零了。
+#
+# 现在用 12 个工作进程读同样的四个数。笔记在这里也写 3、5、4、6。torch 会给出什么？
+
+# %% tags=["predict", "claim:IT-09"]
+my_guess = ...  # for example [3, 5, 4, 6]
+
+quick = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # 12 processes start at once with it
+with warnings.catch_warnings():
+    # torch warns when there are more workers than cores, with the number of cores of this machine
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    crowd = numbers(DataLoader(SlicedSpan(3, 7), num_workers=12, multiprocessing_context=quick))
+exercises.predict(my_guess, torch=crowd)
+
+# %% [markdown] lang="en"
+# The first four workers have one number each, the other eight have none. So the order is 3, 4, 5, 6, and the notes are wrong.
+#
+# Idle workers also appear with few workers. Nine samples, four workers:
+
+# %% [markdown] lang="zh"
+# 前四个工作进程各有一个数，其余八个没有。所以顺序是 3、4、5、6，笔记写错了。
+#
+# 工作进程不多时也会有人闲着。九个样本，四个工作进程：
+
+# %% tags=["claim:IT-13"]
+rows = []
+for worker in range(4):
+    contiguous = list(range(*slice_of(0, 9, worker, 4)))
+    strided = list(sharding.Place(worker=worker, workers=4).share(range(9)))
+    rows.append(
+        {"worker": worker, "contiguous": contiguous, "samples": len(contiguous), "strided": strided, "samples ": len(strided)}
+    )
+facts.Table("9 samples over 4 workers", rows)
+
+# %% [markdown] lang="en"
+# A strided slice takes every fourth sample: 0, 4, 8. Shares then differ by at most one, and nobody is idle while another has two.
+#
+# ## Two slips in the documentation's example
+#
+# It calls `super(Span).__init__()`, with the class and without `self`. And it asserts `end > start` with the message
+# `end >= start`. Do these lines do what they say?
+
+# %% [markdown] lang="zh"
+# 间隔切片每隔四个取一个：0、4、8。这样份额最多相差一个，不会有人闲着而别人有两个。
+#
+# ## 文档示例里的两处疏忽
+#
+# 它写 `super(Span).__init__()`，给了类却没给 `self`。它还断言 `end > start`，报错信息却写 `end >= start`。
+# 这两行真的做到了它们所说的吗？
+
+
+# %% tags=["claim:IT-10", "claim:IT-11"]
+class Base:
+    def __init__(self):
+        self.ready = True
+
+
+class Unbound(Base):
+    def __init__(self):
+        super(Unbound).__init__()
+
+
+class Bound(Base):
+    def __init__(self):
+        super().__init__()
+
+
+def guard(start, end):
+    assert end > start, "this example code only works with end >= start"
+
+
+def outcome(start, end):
+    try:
+        guard(start, end)
+        return "accepted"
+    except AssertionError as error:
+        return f"AssertionError: {error}"
+
+
+facts.Table(
+    "what the two lines do",
+    [
+        {"line": "super(Unbound).__init__()", "result": f"Base was initialized: {hasattr(Unbound(), 'ready')}"},
+        {"line": "super().__init__()", "result": f"Base was initialized: {hasattr(Bound(), 'ready')}"},
+        {"line": "guard(3, 3), end >= start is true", "result": outcome(3, 3)},
+        {"line": "the split of an empty range", "result": str(numbers(DataLoader(SlicedSpan(3, 3))))},
+    ],
+)
+
+# %% [markdown] lang="en"
+# ## Explore: ranks times workers
+#
+# Distributed training runs several main processes. Each is a **rank**, and each rank has its own workers.
+# The documentation's example asks for the worker only. It does not know about ranks.
+#
+# The grid is a measurement: for every rank a real loader runs with real workers. Two things to change: set `how` to `tutorlib`;
+# then set `ranks` to 1.
+
+# %% [markdown] lang="zh"
+# ## 动手探索：rank 乘以工作进程
+#
+# 分布式训练同时运行几个主进程。每个主进程是一个 **rank**（分布式训练中进程的编号），每个 rank 有自己的工作进程。
+# 文档的示例只问工作进程是谁，不知道还有 rank。
+#
+# 这张表是测量的结果：每个 rank 都有真实的加载器和真实的工作进程在跑。试着改两处：把 `how` 改成 `tutorlib`；再把 `ranks` 改成 1。
+
+
+# %% tags=["explore"]
+def who_got_what(ranks, workers, how):
+    def source(rank):
+        if how == "documentation":
+            return SlicedSpan(0, 10)
+        return sharding.Sharded(datasets.Numbers(0, 10), rank=rank, world=ranks)
+
+    runs = [trace.record(source(rank), name=int, batch_size=None, num_workers=workers) for rank in range(ranks)]
+    return trace.coverage(runs, expected=range(10))
+
+
+widgets.explore(who_got_what, pictures.grid, ranks=[2, 1, 3], workers=[2, 0, 1], how=["documentation", "tutorlib"])
+
+# %% [markdown] lang="en"
+# With `documentation`, both ranks train on the same ten samples: everything twice.
+#
+# The rule that mends it counts all readers in one row: reader `worker * world + rank` of `world * workers`.
+# Ask for the rank where the dataset is **built** (in the main process) and for the worker where it is **iterated**.
+#
+# ## Exercise 1: a fair share
+#
+# Replace the `...` and run both cells.
+
+# %% [markdown] lang="zh"
+# 选 `documentation` 时，两个 rank 都在同样的十个样本上训练：全部重复。
+#
+# 补救的规则把所有读者排成一行：`world * workers` 个读者中的第 `worker * world + rank` 个。
+# 在**创建**数据集的地方（主进程里）问 rank，在**遍历**它的地方问工作进程。
+#
+# ## 练习 1：公平的份额
+#
+# 把 `...` 换成你的代码，然后运行这两个单元格。
+
+
+# %% tags=["exercise:03_fair_share"]
+def fair_share(samples, worker, workers):
+    """The part of the list that this worker reads: every sample once, shares differ by at most one."""
+    ...
+
+
+# solution
+def fair_share(samples, worker, workers):
+    return samples[worker::workers]
+
+
+# %% tags=["check"]
+exercises.check("03_fair_share", fair_share)  # stuck? exercises.hint("03_fair_share")
+
+# %% [markdown] lang="en"
+# ## Exercise 2: ranks too
+#
+# Write the `__iter__` of a dataset that knows its rank. It is called in every worker of every rank.
+
+# %% [markdown] lang="zh"
+# ## 练习 2：再加上 rank
+#
+# 写出一个知道自己 rank 的数据集的 `__iter__`。每个 rank 的每个工作进程都会调用它。
+
+
+# %% tags=["exercise:03_rank_aware"]
+def read(samples, rank, world, info):
+    """Yield the samples of one reader. `info` is get_worker_info(): None, or an object with id and num_workers."""
+    ...
+
+
+# solution
+def read(samples, rank, world, info):
+    worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+    yield from samples[worker * world + rank :: world * workers]
+
+
+# %% tags=["check"]
+exercises.check("03_rank_aware", read)  # stuck? exercises.hint("03_rank_aware")
+
+# %% [markdown] lang="en"
+# ## Bug hunt
+#
+# Four statements in the style of the notes, about `SlicedSpan(3, 7)`. Which one is no longer true, or never was? Prove it.
+
+# %% [markdown] lang="zh"
+# ## 找错
+#
+# 四条说法，写法与笔记相同，都关于 `SlicedSpan(3, 7)`。哪一条已经不成立，或从未成立？请证明。
+
+# %% tags=["bug-hunt", "claim:IT-09", "claim:IT-13"]
+my_guess = ...  # 1, 2, 3 or 4
+
+statements = {
+    1: numbers(DataLoader(SlicedSpan(3, 7), num_workers=0)) == [3, 4, 5, 6],
+    2: in_iter == [3, 5, 4, 6],
+    3: crowd == [3, 5, 4, 6],
+    4: sorted(crowd) == sorted(in_iter),
+}
+exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
+
+# %% [markdown] lang="en"
+# ## Recap
+#
+# Each worker reads its own copy of a stream, all of it, unless the copy is told its share. Strided shares differ by at most one.
+# A share must count ranks as well as workers.
+#
+# | Message | Cause | Where |
+# |---|---|---|
+# | no message, every sample twice | an unsharded stream with 2 workers | Wrong first |
+# | `Can't instantiate abstract class Half` | a subclass without `__iter__` | What the class promises |
+# | `only works with end >= start` | the guard demands more than it says | Two slips |
+# | no message, ranks train on the same samples | the share forgets ranks | Explore |
+#
+# What next: lesson [08](08_collate.ipynb), how samples become a batch.
+
+# %% [markdown] lang="zh"
+# ## 小结
+#
+# 每个工作进程都把自己那份副本完整读一遍，除非告诉它自己的份额。间隔切片的份额最多相差一个。
+# 份额既要数工作进程，也要数 rank。
+#
+# | 报错信息 | 原因 | 位置 |
+# |---|---|---|
+# | 没有报错，每个样本出现两次 | 数据流没有切分，却用 2 个工作进程 | 先看错误 |
+# | `Can't instantiate abstract class Half` | 子类没有 `__iter__` | 这个类承诺什么 |
+# | `only works with end >= start` | 断言要求的比它说的多 | 两处疏忽 |
+# | 没有报错，各个 rank 在同样的样本上训练 | 份额忘了 rank | 动手探索 |
+#
+# 下一步：第 [08](08_collate.ipynb) 课，样本怎样变成批次。
+
+# %%
+exercises.progress("03")

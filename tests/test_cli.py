@@ -1,0 +1,570 @@
+"""The door's inside: what it prints, what it refuses, and the exit code that says how it went."""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tutorlib import cli, doctor, facts, lessons, workcopy
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("lab", "reset", "test", "refresh", "claims", "doctor")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """A clone with two lessons, which the commands take for theirs, and the present folder."""
+    for name in ("00_start", "01_dataloader"):
+        for place in ("src", "en", "zh"):
+            (tmp_path / "clone/notebooks" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"clone/notebooks/src/{name}.py").touch()
+        cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": ["1"], "execution_count": 1, "outputs": []}
+        for language in ("en", "zh"):
+            book = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+            (tmp_path / f"clone/notebooks/{language}/{name}.ipynb").write_text(json.dumps(book))
+    take(tmp_path / "clone", monkeypatch)
+    return tmp_path
+
+
+def take(clone: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lessons, "__file__", str(clone / "tutorlib/lessons.py"))
+    monkeypatch.setattr(cli, "CLONE", clone)
+    monkeypatch.chdir(clone.parent)
+
+
+def said(capsys) -> str:
+    """The one line on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+# Help ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_examples_and_exit_codes(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name in COMMANDS:
+        assert re.search(rf"^    {name} +\w", text, re.M), name
+        assert f"-m tutorlib {name}" in text
+    assert "exit codes: 0 done, 1 something failed or differs, 2 bad input, 3 this machine is not ready" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_own_help(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: tutorlib {name}")
+    assert all(len(line) > len("  --option") for line in text.splitlines() if line.startswith("  "))
+
+
+def test_nothing_asked_is_help_and_version_is_a_version(capsys):
+    from tutorlib import __version__
+
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: tutorlib")
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tutorlib {__version__}\n"
+
+
+def test_help_is_there_at_once_and_imports_nothing_big():
+    code = (
+        "import sys, time\nfrom tutorlib import __main__ as door\ndoor.main(['--help'])\n"
+        "big = {'torch', 'numpy', 'nbformat', 'jupytext', 'ipywidgets', 'tutorlib.lessons'} & set(sys.modules)\n"
+        "print(big or 'none', time.process_time(), file=sys.stderr)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True) for _ in range(3)]
+    assert all(run.stderr.startswith("none ") for run in runs), runs[0].stderr
+    assert min(float(run.stderr.split()[-1]) for run in runs) < 0.5
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tset"], r"invalid choice: 'tset' \(choose from .*lab.*\); `tutorlib --help` shows what there is"),
+        (["lab", "--lang", "fr"], r"argument --lang: invalid choice: 'fr' .*; `tutorlib lab --help` shows what there is"),
+        (["lab", "--port", "http"], r"'http' is no port, expected a number from 1 to 65535"),
+        (["lab", "--port", "70000"], r"'70000' is no port, expected a number from 1 to 65535"),
+        (["lab", "one", "two"], r"unrecognized arguments: two"),
+        (["lab", "clone/notebooks/en"], r"lies in notebooks/ of the repository; name a folder of your own"),
+        (["lab", "clone"], r"is the repository itself; name a folder of your own"),
+        (["lab", "file"], r"file is a file, expected a folder or a name that is free"),
+        (["reset"], r"the following arguments are required: NN"),
+        (["reset", "42"], r"no lesson 42: expected one of 00, 01"),
+        (["reset", "00", "nowhere"], r"nowhere is no working copy; `tutorlib lab .*nowhere` makes one"),
+        (["test", "01", "99", "abc"], r"no lesson 99, abc: expected one of 00, 01"),
+        (["test", "--lessons", "01"], r"--lessons means all lessons; give it or numbers, not both"),
+        (["refresh", "7"], r"no lesson 7: expected one of 00, 01"),
+        (["doctor", "--limit", "-1"], r"'-1' is no time, expected a number of seconds above 0"),
+        (["doctor", "--limit", "soon"], r"'soon' is no time, expected a number of seconds above 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(here, words, expected, capsys):
+    (here / "file").write_text("mine")
+    before = sorted(here.rglob("*"))
+    assert cli.main(words) == 2
+    line = said(capsys)
+    assert line.startswith("tutorlib: ") and re.search(expected, line), line
+    assert sorted(here.rglob("*")) == before, "nothing was touched"
+
+
+def test_a_package_that_is_missing_is_exit_code_3_with_the_way_out(here, capsys, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'jupytext'", name="jupytext")
+
+    monkeypatch.setattr(lessons, "claims", missing)
+    assert cli.main(["claims", "--json"]) == 3
+    assert (
+        said(capsys) == f"tutorlib: jupytext is not installed; `{cli.PYTHON} -m tutorlib claims --json` in the clone sets it up"
+    )
+
+
+def test_what_the_system_refuses_is_a_line_and_a_mistake_of_ours_is_a_traceback(here, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "x.ipynb")
+
+    monkeypatch.setattr(lessons, "refresh", full)
+    assert cli.main(["refresh"]) == 1
+    assert said(capsys) == "tutorlib: x.ipynb: No space left on device"
+    monkeypatch.setattr(lessons, "refresh", lambda *args, **kwargs: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        cli.main(["refresh"])
+
+
+def test_exit_codes_and_lines_hold_through_the_shell(tmp_path):
+    def run(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "tutorlib", *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"COLUMNS": "120"},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("--version")[0] == 0
+    code, out, err = run("test", "9x")
+    assert (code, out) == (2, "") and err.startswith("tutorlib: no lesson 9x: expected one of 00") and err.count("\n") == 1
+    (tmp_path / "file").touch()
+    code, out, err = run("lab", str(tmp_path / "file"))
+    assert (code, out) == (2, "") and "is a file, expected a folder" in err and err.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    command = [sys.executable, "-m", "tutorlib", "claims"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_an_old_console_shows_a_mark_instead_of_failing(here, monkeypatch):
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", narrow)
+    assert cli.main(["test", "课"]) == 2
+    narrow.flush()
+    assert b"no lesson ?" in narrow.buffer.getvalue()
+
+
+# lab and reset ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listening():
+    """A program on a port."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_a_port_in_use_that_was_asked_for_is_refused_before_anything_is_made(here, listening, capsys):
+    assert cli.main(["lab", "w", "--port", str(listening)]) == 2
+    assert said(capsys) == (
+        f"tutorlib: port {listening} is in use by another program; leave --port away to take the next free one, or name another"
+    )
+    assert not (here / "w").exists()
+
+
+def test_a_port_that_was_not_asked_for_is_the_next_free_one(here, listening, monkeypatch):
+    ports = []
+    monkeypatch.setattr(cli, "FIRST_PORT", listening)
+    monkeypatch.setattr(cli, "_serve", lambda made, port, browser: (True, ports.append((port, browser)) or 0))
+    assert cli.main(["lab", "w"]) == 0
+    assert cli.main(["lab", "w", "--no-browser"]) == 0
+    assert [browser for _, browser in ports] == [True, False]
+    assert all(port > listening for port, _ in ports)
+
+
+def test_a_port_on_the_other_loopback_address_counts_as_used():
+    if not socket.has_ipv6:
+        return
+    with socket.socket(socket.AF_INET6) as server:
+        try:
+            server.bind(("::1", 0))
+        except OSError:  # a machine that has IPv6 switched off
+            return
+        server.listen()
+        assert not cli._free(server.getsockname()[1])
+
+
+def test_the_server_is_this_python_on_the_working_copy_and_asks_no_network(here):
+    made = workcopy.make(here / "my lessons", "zh")
+    command = cli.server(made, 9001, browser=False)
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={here / 'my lessons'}" in command
+    assert "--LabApp.default_url=/lab/tree/zh/00_start.ipynb" in command
+    assert {"--ServerApp.port=9001", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False"} <= set(command)
+    assert "--LabApp.news_url=None" in command
+    assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in command
+
+
+SERVER = """
+import http.server, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+open(sys.argv[2], "w").write("\\n".join([os.environ["JUPYTER_TOKEN"], os.environ["TUTORLIB_LANG"]]))
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.headers["Authorization"] == "token " + os.environ["JUPYTER_TOKEN"] else 403)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+def test_lab_makes_the_copy_says_the_address_and_ends_with_the_server(here, monkeypatch, capsys):
+    monkeypatch.setenv("JUPYTER_TOKEN", "secret")
+    code = SERVER.replace(".serve_forever()", ".handle_request()")
+    monkeypatch.setattr(cli, "server", lambda made, port, browser: [sys.executable, "-c", code, str(port), str(here / "env")])
+    assert cli.main(["lab", "w", "--lang", "zh", "--no-browser"]) == 0
+    out = capsys.readouterr().out
+    assert "working copy of 2 lessons in 2 languages: 4 delivered" in out
+    assert re.search(
+        r"JupyterLab is ready\. Its address:\n\n    http://localhost:\d+/lab/tree/zh/00_start.ipynb\?token=secret\n", out
+    )
+    assert f"Your work is in {here / 'w'}; go on with  {cli.PYTHON} -m tutorlib lab {here / 'w'}" in out
+    assert (here / "env").read_text() == "secret\nzh"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_a_signal_ends_the_server_too_and_is_exit_code_0(here, how, tmp_path):
+    code = (
+        "import sys; from tutorlib import cli, lessons\n"
+        f"lessons.__file__ = {str(here / 'clone/tutorlib/lessons.py')!r}\n"
+        f"cli.server = lambda made, port, browser: [sys.executable, '-c', {SERVER!r}, str(port), 'env']\n"
+        "sys.exit(cli.main(['lab', 'w']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here, env=path_to_package())
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C here ends it" in line:
+            break
+    port = int(re.search(r"localhost:(\d+)", "".join(lines)).group(1))
+    process.send_signal(how)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Your work is in" in rest
+    assert cli._free(port), "no server stays behind"
+
+
+def path_to_package() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_a_port_that_is_taken_in_the_same_moment_is_left_for_the_next(here, monkeypatch, capsys, listening):
+    """Another program answers there, and our server finds the port in use."""
+    code = SERVER.replace(".serve_forever()", ".handle_request()")
+    monkeypatch.setattr(cli, "server", lambda made, port, browser: [sys.executable, "-c", code, str(port), str(here / "env")])
+    monkeypatch.setattr(cli, "FIRST_PORT", listening)
+    really_free, asked = cli._free, []
+
+    def free(port):
+        asked.append(port)
+        return asked == [listening] or really_free(port)
+
+    monkeypatch.setattr(cli, "_free", free)
+    assert cli.main(["lab", "w", "--no-browser"]) == 0
+    out = capsys.readouterr().out
+    assert f"Port {listening} was taken in the same moment" in out and out.count("JupyterLab is ready") == 1
+
+
+def test_a_server_that_does_not_start_is_exit_code_3(here, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "server", lambda made, port, browser: [sys.executable, "-c", "raise SystemExit(7)"])
+    assert cli.main(["lab", "w"]) == 3
+    assert said(capsys) == "tutorlib: JupyterLab ended with code 7; what it said stands above"
+
+
+def test_a_server_that_ignores_the_end_is_ended(monkeypatch):
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert cli._end(process, patience=(0.3, 0.3)) == 0
+    process.stdout.close()
+    assert process.poll() is not None
+
+
+def test_jupyterlab_itself_serves_the_copy_and_ends_cleanly(here):
+    """The one test with the real server: first lesson, the other language, the token, Ctrl-C."""
+    code = f"import sys; from tutorlib import cli, lessons; lessons.__file__ = {str(here / 'clone/tutorlib/lessons.py')!r}\n"
+    code += "sys.exit(cli.main(['lab', 'my lessons 课', '--no-browser']))"
+    environment = path_to_package() | {"JUPYTER_TOKEN": "t0ken", "HOME": str(here), "JUPYTER_CONFIG_DIR": str(here / "config")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=here, env=environment
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C here ends it" in line:
+            break
+    try:
+        port = int(re.search(r"localhost:(\d+)/lab/tree/en/00_start\.ipynb\?token=t0ken", "".join(lines)).group(1))
+
+        def get(path: str) -> bytes:
+            connection = http.client.HTTPConnection("localhost", port, timeout=60)
+            connection.request("GET", f"{path}?token=t0ken")
+            with contextlib.closing(connection):
+                return connection.getresponse().read()
+
+        assert b"jupyter-config-data" in get("/lab/tree/en/00_start.ipynb")
+        assert {e["name"] for e in json.loads(get("/api/contents"))["content"]} == {"en", "zh"}
+        assert json.loads(get("/api/contents/zh/01_dataloader.ipynb"))["content"]["cells"][0]["outputs"] == []
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, "".join(lines) + rest
+    assert f"Your work is in {here / 'my lessons 课'}" in rest
+
+
+def test_reset_says_what_it_kept(here, capsys):
+    workcopy.make("w")
+    path = here / "w/en/01_dataloader.ipynb"
+    path.write_text(path.read_text().replace('"1"', '"mine"'))
+    assert cli.main(["reset", "1", "w"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("lesson 01_dataloader is fresh again; 1 changed version kept beside\n")
+    assert "en/01_dataloader.backup.ipynb" in out and '"mine"' in (here / "w/en/01_dataloader.backup.ipynb").read_text()
+
+
+# refresh, claims, doctor ------------------------------------------------------------------------------------------------------
+
+
+def test_claims_as_text_and_as_json(executed, monkeypatch, capsys):
+    take(executed.parent, monkeypatch)
+    assert cli.main(["claims"]) == 0
+    assert capsys.readouterr().out.startswith("2 claims: 1 true, 1 changed, 0 false, 0 platform; 2 proven by a cell\n")
+    assert cli.main(["claims", "--section", "TI", "--lang", "zh", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["claim"] for row in rows] == ["TI-01", "TI-02"] and rows[0]["statement"] == "12 不是 21。"
+    assert cli.main(["claims", "--section", "nothing"]) == 2
+    assert said(capsys).startswith("tutorlib: no claim in section 'nothing'; expected a part of one of: 000: 0. Tiny")
+
+
+def test_a_lesson_that_cannot_be_executed_is_exit_code_1(tiny, monkeypatch, capsys):
+    take(tiny.parent, monkeypatch)
+    source = tiny / "src/00_tiny.py"
+    source.write_text(source.read_text(encoding="utf-8").replace("import base64", "import base64 as"), encoding="utf-8")
+    assert cli.main(["refresh"]) == 1
+    assert re.fullmatch(r"tutorlib: 00_tiny\.py, line \d+: SyntaxError: .*", said(capsys))
+
+
+def test_refresh_says_what_it_wrote(here, monkeypatch, capsys):
+    def refresh(wanted, progress):
+        for number in wanted:
+            progress(number, "running", 0.0)
+            progress(number, "unchanged", 1.25)
+        return facts.Table("2 lessons executed, 0 written", [{"lesson": n} for n in wanted])
+
+    monkeypatch.setattr(lessons, "refresh", refresh)
+    assert cli.main(["refresh"]) == 0
+    got = capsys.readouterr()
+    assert got.out == "2 lessons executed, 0 written\nlesson\n00\n01\n"
+    assert got.err == "lesson 00  unchanged     1.2 s  (1 of 2)\nlesson 01  unchanged     1.2 s  (2 of 2)\n"
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 3)])
+def test_doctor_says_by_its_exit_code_whether_the_machine_is_ready(monkeypatch, capsys, ok, code):
+    asked = []
+
+    def check(progress=None, **settings):
+        asked.append(settings)
+        found = doctor.Doctor((doctor.Check("Python", True, "3.13"), doctor.Check("torch", ok, "2.15", "" if ok else "mend it")))
+        for one in found.checks if progress else ():
+            progress(one)
+        return found
+
+    monkeypatch.setattr(doctor, "check", check)
+    assert cli.main(["doctor", "--limit", "2.5"]) == code
+    assert capsys.readouterr().out == str(doctor.check()) + "\n"
+    assert cli.main(["doctor", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["ok"] is ok
+    assert asked == [{"limit": 2.5}, {}, {}]
+
+
+# test -------------------------------------------------------------------------------------------------------------------------
+
+
+def report(check: str, chosen, *bad: str):
+    from tutorlib import verify
+
+    found = tuple(verify.Finding(n, "[1]", "output", "1", "2", f"tutorlib refresh {n}", "- 1\n+ 2") for n in bad)
+    return verify.Report(check, tuple(chosen), found, {})
+
+
+@pytest.fixture
+def suite(here, monkeypatch):
+    """`tutorlib test` with every runner replaced: what was run, and what each says."""
+    from tutorlib import verify
+
+    ran: list[tuple] = []
+    told = SimpleNamespace(ran=ran, stale=(), run=(), pytest={}, broken=())
+
+    def lesson(number):
+        if number in told.broken:
+            raise lessons.LessonError(f"{number}_x.py, line 3: SyntaxError")
+
+    def run(chosen, progress):
+        ran.append(("run", *chosen))
+        for number in chosen:
+            progress(number, "failed" if number in told.run else "passed", 1.0)
+        return report("test", chosen, *told.run)
+
+    monkeypatch.setattr(lessons, "lesson", lesson)
+    monkeypatch.setattr(
+        verify, "stale", lambda wanted: ran.append(("stale", wanted)) or report("stale", ["00", "01"], *told.stale)
+    )
+    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr(cli, "_pytest", lambda *words: ran.append(("pytest", *words)) or told.pytest.get(words[0], (5, 0, 0)))
+    monkeypatch.setattr(cli, "_needs_tests", lambda: None)
+    return told
+
+
+def test_test_runs_everything_cheapest_first_and_ends_with_the_count(suite, capsys):
+    assert cli.main(["test"]) == 0
+    assert suite.ran == [
+        ("stale", None),
+        ("pytest", "tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2"),
+        ("run", "00", "01"),
+        ("pytest", "tests/browser", "-rs"),
+    ]
+    got = capsys.readouterr()
+    assert got.out.endswith("\n\n14 passed, 0 failed\n") and "=== 2 of 4: unit tests" in got.out
+    assert got.err == "lesson 00  passed        1.0 s  (1 of 2)\nlesson 01  passed        1.0 s  (2 of 2)\n"
+
+
+def test_numbers_and_lessons_run_lessons_only(suite, capsys):
+    assert cli.main(["test", "1"]) == 0
+    assert suite.ran == [("stale", ["1"]), ("run", "01")]
+    suite.ran.clear()
+    assert cli.main(["test", "--lessons"]) == 0
+    assert suite.ran == [("stale", None), ("run", "00", "01")]
+    assert capsys.readouterr().out.endswith("\n\n4 passed, 0 failed\n")
+
+
+def test_a_failure_anywhere_is_exit_code_1_and_the_rest_still_runs(suite, capsys):
+    suite.run = ("01",)
+    assert cli.main(["test"]) == 1
+    out = capsys.readouterr().out
+    assert out.endswith("\n\n13 passed, 1 failed\n")
+    assert "lesson 01 cell [1]: output\n  expected 1\n  found    2\n  - 1\n  + 2\n  way out: tutorlib refresh 01\n" in out
+    assert suite.ran[-1][1] == "tests/browser"
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({"stale": ("00",)}, "13 passed, 1 failed"),
+        ({"stale": ("-",)}, "14 passed, 1 failed"),
+        ({"broken": ("00",)}, "13 passed, 1 failed"),
+    ],
+)
+def test_every_kind_of_failure_counts(suite, change, count, capsys):
+    for name, value in change.items():
+        setattr(suite, name, value)
+    assert cli.main(["test"]) == 1
+    assert capsys.readouterr().out.endswith(f"\n\n{count}\n")
+
+
+def test_a_skipped_browser_test_is_said(suite, capsys):
+    suite.pytest = {"tests/browser": (0, 0, 2)}
+    assert cli.main(["test"]) == 0
+    out = capsys.readouterr().out
+    assert "browser: 0 passed, 0 failed, 2 skipped in" in out and out.endswith("\n\n9 passed, 0 failed, 2 skipped\n")
+
+
+def test_without_the_test_tools_the_way_out_is_named(here, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("xdist", "nbval") else True)
+    assert cli.main(["test"]) == 3
+    assert said(capsys) == f"tutorlib: xdist, nbval not installed; `{cli.PYTHON} -m tutorlib test` in the clone sets them up"
+
+
+def test_pytest_is_counted_from_its_own_report(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(cli, "CLONE", tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_a.py").write_text(
+        "import pytest\ndef test_a(): pass\ndef test_b(): pass\ndef test_c(): assert 0\n"
+        "def test_d(): pytest.skip('no Chromium')\ndef test_e(x): pass\n"
+    )
+    assert cli._pytest("test_a.py") == (2, 2, 1)
+    (tmp_path / "test_a.py").write_text("def broken(:")
+    assert cli._pytest("test_a.py") == (0, 1, 0)
+    assert cli._pytest("no_such_folder") == (0, 1, 0), "what cannot run has failed"
+    assert capfd.readouterr().out.count("short test summary info") == 2
+
+
+def test_a_lesson_that_differs_is_told_by_the_command_itself(executed, monkeypatch, capfd):
+    take(executed.parent, monkeypatch)
+    for language in ("en", "zh"):
+        path = executed / language / "00_tiny.ipynb"
+        path.write_text(path.read_text(encoding="utf-8").replace("second line 17", "second line 18"), encoding="utf-8")
+    assert cli.main(["test", "00"]) == 1
+    out = capfd.readouterr().out
+    assert "second line 17" in out and "second line 18" in out
+    assert re.search(r"^1? ?\d+ passed, [12] failed$", out, re.M)
+
+
+# Progress ---------------------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_bar_that_is_gone_at_the_end():
+    stream = Terminal()
+    with cli.Progress(2, stream) as progress:
+        progress("00", "running", 0.0)
+        until = time.monotonic() + 10
+        while "[" + "." * 24 + "] 0 of 2 lessons" not in stream.getvalue() and time.monotonic() < until:
+            time.sleep(0.05)
+        progress("00", "passed", 3.0)
+    text = stream.getvalue()
+    assert "[" + "." * 24 + "] 0 of 2 lessons" in text
+    assert "lesson 00  passed        3.0 s  (1 of 2)\n" in text and text.endswith("\r\x1b[K")
+
+
+def test_elsewhere_there_are_only_lines():
+    stream = io.StringIO()
+    with cli.Progress(1, stream) as progress:
+        progress("00", "running", 0.0)
+        progress("00", "failed", 61.04)
+    assert stream.getvalue() == "lesson 00  failed       61.0 s  (1 of 1)\n"
