@@ -467,4 +467,4 @@ def test_json_and_rows_say_the_same():
     assert [row["state"] for row in found.rows()] == ["OK", "mend"]
     assert str(found).endswith("not ready: 1 of 2 checks needs mending")
     assert Doctor(found.checks[:1]).summary() == "ready for all lessons"
-    assert "<caption>not ready" in found._repr_html_()
+    assert ">not ready" in found._repr_html_()

@@ -29,7 +29,7 @@ def table(content):
 
 
 class Cells(html.parser.HTMLParser):
-    """The texts of a table: caption, headers with their scope, and the cells of each row."""
+    """The texts of a table: caption (or lone paragraph), headers with their scope, and the cells of each row."""
 
     def __init__(self, text):
         super().__init__()
@@ -51,7 +51,7 @@ class Cells(html.parser.HTMLParser):
         assert self.where.pop() == tag
 
     def handle_data(self, data):
-        if self.where[-1] == "caption":
+        if self.where[-1] in ("caption", "p"):  # without rows there is no table
             self.caption += data
         else:
             self.rows[-1][-1] += data
@@ -146,7 +146,7 @@ def test_rows_must_have_the_same_columns():
 def test_what_is_not_there_is_not_shown():
     assert str(Table("", [])) == "" and Table("", [])._repr_html_() == ""
     assert str(Table("nothing came", [])) == "nothing came"
-    assert Table("nothing came", [])._repr_html_() == "<table><caption>nothing came</caption></table>"
+    assert Table("nothing came", [])._repr_html_() == "<p>nothing came</p>"
     assert str(Table("", [{"a": 1}])) == "a\n1"
 
 

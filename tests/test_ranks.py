@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -195,7 +197,8 @@ def test_bad_settings(settings, text):
 def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path):
     call = f"run(test_ranks.wait_on_one, {str(tmp_path)!r}, start_method={QUICK!r})"
     code = f"import test_ranks; from tutorlib.ranks import run; {call}"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    folder = tempfile.mkdtemp()  # its own, and short: a socket's path must be
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": folder}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env)
     try:
         for _ in range(1200):
@@ -206,6 +209,8 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path):
         parent.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
         parent.wait()
     assert len(pids(tmp_path)) == 3 and all(map(gone, pids(tmp_path)))
+    assert list(Path(folder).glob("tutorlib-ranks-*")) == []
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_same_function_runs_under_torchrun(tmp_path):

@@ -1099,8 +1099,14 @@ def _equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     if a.layout is not torch.strided or a.is_quantized or a.is_meta or b.is_meta:
         return a.is_meta == b.is_meta and (a.is_meta or bool(torch.equal(a, b)))
-    a, b = (t.detach().to("cpu").resolve_conj().resolve_neg().contiguous().reshape(-1) for t in (a, b))
-    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    return torch.equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # of none or one element torch says contiguous whatever the stride, but cannot view it
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
 
 
 class RandomState:

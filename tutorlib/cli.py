@@ -487,7 +487,7 @@ def _test(args: argparse.Namespace) -> int:
         _needs_tests()
         # A browser test leaves an event loop behind that breaks asyncio.run in tests after it: a process of its own.
         steps.insert(
-            1, ("unit tests", lambda: _pytest("tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2"))
+            1, ("unit tests", lambda: _pytest("tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2", "--dist", "worksteal"))
         )
         steps.append(("browser", lambda: _pytest("tests/browser", "-rs")))
     for number, (name, step) in enumerate(steps, 1):

@@ -20,6 +20,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -162,7 +163,7 @@ class _End(NamedTuple):
 def _main(rank: int, world: int, port: int, limit: float, call: bytes, folder: str, answer: Any) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # a group of processes of its own, so that its workers can be ended with it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     _redirect(folder, rank)
     try:
         try:
@@ -194,10 +195,12 @@ def _main(rank: int, world: int, port: int, limit: float, call: bytes, folder: s
         answer.send(_End("raised", time.time(), _line(error)))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: str) -> None:
+    """Watch for the end of a parent that could not end its ranks itself, such as a killed kernel, and clean up for it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
         _kill(os.getpid())
 
 
