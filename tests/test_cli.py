@@ -109,6 +109,7 @@ def test_help_is_there_at_once_and_imports_nothing_big():
         (["test", "01", "99", "abc"], r"no lesson 99, abc: expected one of 00, 01"),
         (["test", "--lessons", "01"], r"--lessons means all lessons; give it or numbers, not both"),
         (["refresh", "7"], r"no lesson 7: expected one of 00, 01"),
+        (["refresh", "1.5"], r"no lesson 1\.5: expected one of 00, 01"),
         (["doctor", "--limit", "-1"], r"'-1' is no time, expected a number of seconds above 0"),
         (["doctor", "--limit", "soon"], r"'soon' is no time, expected a number of seconds above 0"),
     ],
@@ -138,6 +139,7 @@ def test_what_the_system_refuses_is_a_line_and_a_mistake_of_ours_is_a_traceback(
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "x.ipynb")
 
+    monkeypatch.setattr(lessons, "lesson", lambda number: None)
     monkeypatch.setattr(lessons, "refresh", full)
     assert cli.main(["refresh"]) == 1
     assert said(capsys) == "tutorlib: x.ipynb: No space left on device"
@@ -230,6 +232,7 @@ def test_the_server_is_this_python_on_the_working_copy_and_asks_no_network(here)
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
     assert f"--ServerApp.root_dir={here / 'my lessons'}" in command
     assert "--LabApp.default_url=/lab/tree/zh/00_start.ipynb" in command
+    assert f"--LabApp.workspaces_dir={here / 'my lessons/.tutorlib/jupyter/workspaces'}" in command
     assert {"--ServerApp.port=9001", "--ServerApp.port_retries=0", "--ServerApp.open_browser=False"} <= set(command)
     assert "--LabApp.news_url=None" in command
     assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in command
@@ -372,20 +375,71 @@ def test_claims_as_text_and_as_json(executed, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("2 claims: 1 true, 1 changed, 0 false, 0 platform; 2 proven by a cell\n")
     assert cli.main(["claims", "--section", "TI", "--lang", "zh", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["claim"] for row in rows] == ["TI-01", "TI-02"] and rows[0]["statement"] == "12 不是 21。"
+    assert rows[1] == {
+        "claim": "TI-02",
+        "section": "000: 0. Tiny",
+        "verdict": "changed",
+        "since": "2.0",
+        "proven by": "00 [3]",
+        "statement": "torch 给出 [0, 1]。",
+        "today": "给出 [0, 2]。",
+    }
+    assert [row["claim"] for row in rows] == ["TI-01", "TI-02"]
     assert cli.main(["claims", "--section", "nothing"]) == 2
     assert said(capsys).startswith("tutorlib: no claim in section 'nothing'; expected a part of one of: 000: 0. Tiny")
 
 
-def test_a_lesson_that_cannot_be_executed_is_exit_code_1(tiny, monkeypatch, capsys):
-    take(tiny.parent, monkeypatch)
-    source = tiny / "src/00_tiny.py"
+@pytest.mark.parametrize("command", ["refresh", "claims"])
+def test_a_source_that_cannot_be_read_is_exit_code_2_and_nothing_is_run(executed, monkeypatch, capsys, command):
+    take(executed.parent, monkeypatch)
+    source = executed / "src/00_tiny.py"
     source.write_text(source.read_text(encoding="utf-8").replace("import base64", "import base64 as"), encoding="utf-8")
+    before = {path: path.read_bytes() for path in executed.rglob("*.*")}
+    assert cli.main([command]) == 2
+    assert re.fullmatch(r"tutorlib: 00_tiny\.py, line \d+: SyntaxError: .*; nothing was run or written", said(capsys))
+    assert {path: path.read_bytes() for path in executed.rglob("*.*")} == before
+
+
+def test_a_cell_that_raises_is_exit_code_1_and_the_old_notebooks_stay(executed, monkeypatch, capsys):
+    take(executed.parent, monkeypatch)
+    source = executed / "src/00_tiny.py"
+    source.write_text(source.read_text(encoding="utf-8").replace('print("ready")', "1 / 0"), encoding="utf-8")
+    before = {path: path.read_bytes() for path in executed.rglob("*.*")}
     assert cli.main(["refresh"]) == 1
-    assert re.fullmatch(r"tutorlib: 00_tiny\.py, line \d+: SyntaxError: .*", said(capsys))
+    progress, line = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"lesson 00  failed +\d+\.\d s  \(1 of 1\)", progress)
+    assert re.fullmatch(
+        r"tutorlib: 00_tiny\.py, line \d+, cell \[1\] `import base64` raised ZeroDivisionError: division by zero; "
+        "old notebooks kept",
+        line,
+    )
+    assert {path: path.read_bytes() for path in executed.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ('id = "TI-02"', 'id = "TI-99"', r"claims\.toml: unknown id in the tags of 00 \[3\] claim:TI-02; mend the tag or add"),
+        ('id = "TI-02"', 'id = "TI-01"', r"claims\.toml: claim TI-01 stands twice \(the second is number 2\)"),
+        (
+            'verdict = "true"',
+            'verdict = "maybe"',
+            r"claims\.toml: claim TI-01: verdict is 'maybe', expected one of true",
+        ),
+        ("[[claim]]", "[[claim", r"claims\.toml: not TOML: "),
+    ],
+)
+def test_a_broken_ledger_is_one_line_and_exit_code_2(executed, monkeypatch, capsys, before, after, expected):
+    take(executed.parent, monkeypatch)
+    ledger = executed / "claims.toml"
+    ledger.write_text(ledger.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
+    assert cli.main(["claims"]) == 2
+    assert re.match(rf"tutorlib: {expected}", said(capsys))
 
 
 def test_refresh_says_what_it_wrote(here, monkeypatch, capsys):
+    monkeypatch.setattr(lessons, "lesson", lambda number: None)
+
     def refresh(wanted, progress):
         for number in wanted:
             progress(number, "running", 0.0)
@@ -448,7 +502,7 @@ def suite(here, monkeypatch):
 
     monkeypatch.setattr(lessons, "lesson", lesson)
     monkeypatch.setattr(
-        verify, "stale", lambda wanted: ran.append(("stale", wanted)) or report("stale", ["00", "01"], *told.stale)
+        verify, "stale", lambda wanted, progress: ran.append(("stale", wanted)) or report("stale", ["00", "01"], *told.stale)
     )
     monkeypatch.setattr(verify, "run", run)
     monkeypatch.setattr(cli, "_pytest", lambda *words: ran.append(("pytest", *words)) or told.pytest.get(words[0], (5, 0, 0)))
@@ -460,7 +514,7 @@ def test_test_runs_everything_cheapest_first_and_ends_with_the_count(suite, caps
     assert cli.main(["test"]) == 0
     assert suite.ran == [
         ("stale", None),
-        ("pytest", "tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2"),
+        ("pytest", "tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2", "--dist", "worksteal"),
         ("run", "00", "01"),
         ("pytest", "tests/browser", "-rs"),
     ]
@@ -551,7 +605,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_sees_a_bar_that_is_gone_at_the_end():
     stream = Terminal()
-    with cli.Progress(2, stream) as progress:
+    with cli.Progress(["00", "01"], stream=stream) as progress:
         progress("00", "running", 0.0)
         until = time.monotonic() + 10
         while "[" + "." * 24 + "] 0 of 2 lessons" not in stream.getvalue() and time.monotonic() < until:
@@ -559,12 +613,28 @@ def test_a_terminal_sees_a_bar_that_is_gone_at_the_end():
         progress("00", "passed", 3.0)
     text = stream.getvalue()
     assert "[" + "." * 24 + "] 0 of 2 lessons" in text
-    assert "lesson 00  passed        3.0 s  (1 of 2)\n" in text and text.endswith("\r\x1b[K")
+    assert "\rlesson 00  passed        3.0 s  (1 of 2)\n" in text
+    assert re.search(r"(\r +\r|\n)$", text), "the bar is wiped away"
+    assert "\x1b" not in text, "a Windows console would print escape codes"
+
+
+def test_the_doctors_lines_are_results_and_its_bar_is_not(capsys):
+    """The lines go to stdout, where they can be kept; the bar is out of their way first."""
+    stream = Terminal()
+    with cli.Progress(["Python", "torch"], "checks", stream) as progress:
+        progress.step("OK    Python")
+        until = time.monotonic() + 10
+        while "] 1 of 2 checks, 0 s" not in stream.getvalue() and time.monotonic() < until:
+            time.sleep(0.05)
+        progress.step()
+    assert "[" + "#" * 12 + "." * 12 + "] 1 of 2 checks, " in stream.getvalue()
+    assert "Python" not in stream.getvalue() and capsys.readouterr().out == "OK    Python\n"
+    assert re.search(r"\r +\r$", stream.getvalue()), "the bar is wiped away"
 
 
 def test_elsewhere_there_are_only_lines():
     stream = io.StringIO()
-    with cli.Progress(1, stream) as progress:
+    with cli.Progress(["00"], stream=stream) as progress:
         progress("00", "running", 0.0)
         progress("00", "failed", 61.04)
     assert stream.getvalue() == "lesson 00  failed       61.0 s  (1 of 1)\n"

@@ -78,7 +78,7 @@ def test_this_machine_is_ready(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     heard = []
     found = doctor.check(limit=300, progress=heard.append)
-    assert [one.name for one in found.checks] == NAMES
+    assert [one.name for one in found.checks] == NAMES == list(doctor.names())
     assert heard == list(found.checks)
     assert [
         str(one) for one in found.checks if not one.ok and one.name not in ("disk", "memory", "shared memory", "lessons")
@@ -278,6 +278,19 @@ def test_a_missing_and_an_old_package(monkeypatch):
     assert not found.ok
     assert found.found == "torch 2.9.1+cpu is older than 2.14; jupytext is missing"
     assert "install" in found.mend
+
+
+def test_a_bare_clone_is_set_up_by_its_door(monkeypatch):
+    """As in a fresh clone with a Python that has nothing: pip install -e would fill that Python, without the pins."""
+    door = "py -m tutorlib lab" if sys.platform == "win32" else "python3 -m tutorlib lab"
+    monkeypatch.setattr(doctor, "_version", lambda package: "")
+    missing = doctor._Answer({"error": "ModuleNotFoundError: ...", "missing": "torch"}, "ModuleNotFoundError: ...")
+    assert doctor._torch(missing).mend == door
+    assert [one.mend for one in doctor._jupyter(missing)] == [door] * 3
+    monkeypatch.undo()
+    assert doctor._torch(missing).mend.endswith(f"-e {doctor.CLONE}"), "where tutorlib is installed, that environment is mended"
+    monkeypatch.setattr(doctor, "CLONE", Path("nowhere"))
+    assert doctor._torch(missing).mend.endswith(" tutorlib")
 
 
 def test_the_requirements_are_the_projects_own(monkeypatch):

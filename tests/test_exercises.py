@@ -880,3 +880,19 @@ def test_the_engine_imports_nothing_heavy():
     heavy = "{'torch', 'numpy', 'jupytext', 'nbformat', 'IPython'}"
     script = f"import sys, tutorlib.exercises; print(sorted({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_messages_follow_the_folder_of_the_notebook_then_the_environment(tmp_path, monkeypatch):
+    (tmp_path / ".tutorlib").mkdir()
+    for language in ("en", "zh"):
+        (tmp_path / language).mkdir()
+    first = exercises.predict(..., torch=1).summary()
+    monkeypatch.chdir(tmp_path / "zh")  # an English lab, and a click on the link to the Chinese notebook
+    monkeypatch.setenv("TUTORLIB_LANG", "en")
+    chinese = exercises.predict(..., torch=1).summary()
+    assert any("\u4e00" <= character <= "\u9fff" for character in chinese)
+    monkeypatch.chdir(tmp_path / "en")
+    monkeypatch.setenv("TUTORLIB_LANG", "zh")
+    assert exercises.predict(..., torch=1).summary() == first
+    monkeypatch.chdir(tmp_path)
+    assert exercises.predict(..., torch=1).summary() == chinese

@@ -12,7 +12,7 @@ import tutorlib
 PACKAGE = Path(tutorlib.__file__).parent
 FLOOR_0 = {"facts"}
 FLOOR_1 = {"datasets", "sharding", "collate", "cells", "ranks", "archive"}
-FLOOR_2 = {"trace", "checkpoint", "pictures", "lessons", "doctor", "verify", "workcopy"}
+FLOOR_2 = {"trace", "samplers", "audit", "checkpoint", "pictures", "lessons", "doctor", "verify", "workcopy"}
 MAY_IMPORT = {
     "facts": set(),
     "datasets": {"facts"},
@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "ranks": {"facts"},
     "archive": set(),
     "trace": {"facts", "sharding"},
+    "samplers": {"facts", "sharding"},
+    "audit": {"facts", "trace"},
     "checkpoint": {"facts", "archive"},
     "pictures": {"facts"},
     "lessons": {"facts"},
@@ -83,8 +85,8 @@ def test_every_module_stands_in_the_table():
 def test_the_table_itself_points_down():
     floors = [FLOOR_0, FLOOR_1, FLOOR_2, set(MAY_IMPORT) - FLOOR_0 - FLOOR_1 - FLOOR_2]
     floor = {name: number for number, names in enumerate(floors) for name in names}
-    # verify and workcopy stand on lessons, cli on its floor's door __main__: named here, so that no other may.
-    level = {("verify", "lessons"), ("workcopy", "lessons"), ("__main__", "cli")}
+    # verify and workcopy stand on lessons, audit on trace, cli on its floor's door __main__: named here, so that no other may.
+    level = {("audit", "trace"), ("verify", "lessons"), ("workcopy", "lessons"), ("__main__", "cli")}
     for module, others in MAY_IMPORT.items():
         for other in others:
             assert floor[other] < floor[module] or (module, other) in level, f"{module} imports {other}, which is not below it"

@@ -194,6 +194,19 @@ def test_bad_settings(settings, text):
         run(about_me, **settings)
 
 
+def test_on_windows_the_store_does_without_libuv(monkeypatch):
+    """Torch's Windows builds have none. Only the parent's store can be asked here; the ranks ask the same question."""
+    kept = []
+    real = ranks.dist.TCPStore
+    monkeypatch.setattr(ranks.dist, "TCPStore", lambda *args, **kwargs: kept.append(kwargs["use_libuv"]) or real(*args, **kwargs))
+    monkeypatch.setattr(ranks, "_libuv", lambda: False)
+    assert ranks.run(dist.get_rank, world=1, start_method=QUICK) == [0] and kept == [False], "this backend works too"
+    monkeypatch.undo()
+    for system, libuv in (("win32", False), ("linux", True), ("darwin", True)):
+        monkeypatch.setattr(ranks.sys, "platform", system)
+        assert ranks._libuv() is libuv
+
+
 def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path):
     call = f"run(test_ranks.wait_on_one, {str(tmp_path)!r}, start_method={QUICK!r})"
     code = f"import test_ranks; from tutorlib.ranks import run; {call}"

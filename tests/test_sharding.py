@@ -2,17 +2,21 @@ import itertools
 import json
 import multiprocessing
 import pickle
+import random
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import exactly_once, resumes_anywhere
+from laws import exactly_once, resumes_anywhere, same_text_twice
 from torch.utils.data import DataLoader, IterableDataset
 
-from tutorlib import sharding
+from tutorlib import pictures, sharding
 from tutorlib.datasets import Numbers, SqliteTable, digits, write_sqlite
-from tutorlib.sharding import Place, Sharded, this_process
+from tutorlib.sharding import Place, Sharded, order, plan, plan_lengths, randomness, seed_of, this_process
 
 
 class Batches:
@@ -311,3 +315,264 @@ def test_pickles_in_the_middle_of_an_iteration():
     copy = pickle.loads(pickle.dumps(stream))  # noqa: S301 - our own bytes
     assert list(copy) == [1, 3] and repr(copy) == "Sharded(range(0, 5), rank=1, world=2, chunk=1)"
     assert "spawn" in multiprocessing.get_all_start_methods()
+
+
+# The plan.
+
+EVERY = [(n, world, size) for n in range(130) for world in range(1, 9) for size in range(1, 9)]
+
+
+def pieces(found):
+    """All batches of a plan, in the order of the epoch; consecutive, so what lies between first and last comes once."""
+    spans = [span for step in found.steps for span in step]
+    for (_, stop), (begin, _) in itertools.pairwise(spans):
+        assert stop == begin, f"{stop} is not {begin}: a gap or an overlap"
+    return spans
+
+
+def test_balance_is_exactly_once_with_equal_steps_wherever_it_is_possible():
+    impossible = 0
+    for n, world, size in EVERY:
+        # A step holds at least one sample a rank, and exactly one if the batch is 1: nobody could do these.
+        if n and (n < world or (size == 1 and n % world)):
+            impossible += 1
+            with pytest.raises(ValueError, match=f"impossible: {n} sample"):
+                plan(n, world, size)
+            continue
+        found = plan(n, world, size)
+        spans = pieces(found)
+        assert not spans or (spans[0][0], spans[-1][1]) == (0, n)
+        assert all(1 <= stop - begin <= size for begin, stop in spans)
+        assert len(found) == -(-n // (world * size))  # the fewest that can hold them
+        assert [found.count(rank) for rank in range(world)] == [len(found)] * world
+        tail = [stop - begin for step in found.tail for begin, stop in step]
+        assert len(found.tail) <= 2 and (not tail or max(tail) - min(tail) <= 1)
+        assert all(stop - begin == size for begin, stop in spans[: found.full * world])
+        assert (found.repeated, found.dropped) == (0, 0)
+    assert impossible == sum(1 for n, world, size in EVERY if n and (n < world or (size == 1 and n % world))) > 0
+
+
+def test_pad_gives_every_rank_as_much_and_reads_few_again():
+    for n, world, size in EVERY:
+        found = plan(n, world, size, "pad")
+        spans = pieces(found)
+        assert len(found) == -(-n // (world * size)) and found.dropped == 0
+        assert all(len({stop - begin for begin, stop in step}) == 1 for step in found.steps)
+        assert found.repeated < world and (not spans or spans[-1][1] == n + found.repeated)
+        assert n == 0 or found.repeated == -n % world  # as many as torch's DistributedSampler adds
+
+
+def test_drop_uneven_and_error():
+    for n, world, size in EVERY:
+        step = world * size
+        dropping = plan(n, world, size, "drop")
+        assert {stop - begin for begin, stop in pieces(dropping)} <= {size} and len(dropping) == n // step
+        assert dropping.dropped == n % step
+        uneven = plan(n, world, size, "uneven")
+        spans = [span for span in pieces(uneven) if span[0] < span[1]]
+        assert not spans or (spans[0][0], spans[-1][1]) == (0, n)
+        assert all(stop - begin == size for begin, stop in spans[:-1])
+        counts = [uneven.count(rank) for rank in range(world)]
+        assert counts == sorted(counts, reverse=True) and counts[0] - counts[-1] <= 1 and counts[0] == len(uneven)
+        if n % step:
+            with pytest.raises(ValueError, match=f"{n % step} are left over"):
+                plan(n, world, size, "error")
+        else:
+            assert plan(n, world, size, "error").steps == plan(n, world, size).steps
+
+
+@pytest.mark.parametrize("remainder", ["balance", "pad", "drop", "uneven"])
+def test_the_plan_of_the_rest_is_the_rest_of_the_plan(remainder):
+    for n, world, size in itertools.product(range(0, 60), (1, 2, 3, 5), (1, 2, 3, 7)):
+        try:
+            whole = plan(n, world, size, remainder)
+        except ValueError:
+            continue
+        for done in range(len(whole) + 1):
+            rest = plan(n, world, size, remainder, start=whole.seen(done))
+            assert rest.steps == whole.steps[done:], (n, world, size, done)
+            assert rest.seen(len(rest)) == whole.seen(len(whole))
+
+
+def test_three_thousand_histories_of_ranks_and_batch_sizes_lose_and_repeat_nothing():
+    chance = random.Random(3)
+    for _ in range(3000):
+        n, seen, found = chance.randrange(8, 400), 0, []
+        while seen < n:
+            world, size = chance.randrange(1, 7), chance.randrange(2, 9)
+            rest = plan(n, min(world, n - seen), size, start=seen)
+            steps = chance.randrange(1, len(rest) + 1)
+            found += [position for step in rest.steps[:steps] for span in step for position in range(*span)]
+            seen = rest.seen(steps)
+        assert found == list(range(n))
+
+
+def test_weights_make_the_average_over_ranks_the_mean_over_samples():
+    values = [float(i * i) for i in range(40)]
+    for n, world, size in [(10, 4, 4), (33, 4, 8), (40, 3, 4), (7, 7, 2)]:
+        found = plan(n, world, size)
+        for step, row in enumerate(found.steps):
+            means = [sum(values[slice(*span)]) / (span[1] - span[0]) for span in row]
+            mean = sum(found.weight(step, rank) * value for rank, value in enumerate(means)) / world
+            assert mean == pytest.approx(sum(values[row[0][0] : row[-1][1]]) / (row[-1][1] - row[0][0]))
+
+
+def test_a_plan_of_a_trillion_samples_costs_nothing():
+    began = time.perf_counter()
+    found = plan(10**12 + 5, world=512, batch_size=64, start=512 * 64)
+    assert found.seen(len(found)) == 10**12 + 5 and len(found.rows()) == 24 and len(found.of(7).__next__()) == 2
+    assert time.perf_counter() - began < 1
+
+
+def test_a_plan_is_facts_and_a_picture():
+    for remainder in ("balance", "pad", "uneven"):
+        same_text_twice(lambda remainder=remainder: plan(10, 4, 2, remainder))
+    padded = plan(10, 4, 2, "pad")
+    assert padded.summary() == "10 samples, 4 ranks, batches of at most 2: 2 steps for every rank, 2 read again"
+    assert padded.rows()[1] == {"step": 1, "rank 0": "8:9", "rank 1": "9:10", "rank 2": "0", "rank 3": "1"}
+    assert plan(10, 4, 2, "drop").summary().endswith("1 step for every rank, 2 dropped")
+    assert plan(10, 4, 2, "uneven").summary().endswith("2 steps, but only 1 for the last rank, each sample once")
+    assert plan(3).summary() == "3 samples, 1 rank, batches of at most 1: 3 steps, each sample once"
+    assert plan(9, 2, 2, start=4).summary().startswith("5 samples from position 4, 2 ranks")
+    assert padded.grid()["rows"][2]["cells"][1] == {"label": "step 1", "items": [{"text": "0", "sign": "x2"}]}
+    assert plan(10, 4, 2, "drop").grid()["missing"] == ["8", "9"]
+    assert "rank 3" in str(pictures.grid(padded))
+
+
+def feasible(lengths, groups, at, stop, most, budget):
+    return (
+        stop - at <= most
+        and (budget is None or max(lengths[at:stop]) * (stop - at) <= budget)
+        and (groups is None or len(set(groups[at:stop])) == 1)
+    )
+
+
+def fewest(lengths, groups, start, most, budget):
+    """The fewest batches of neighbours, by trying every first batch: what the planner must not exceed."""
+    best = {len(lengths): 0}
+    for at in range(len(lengths) - 1, start - 1, -1):
+        stops = [stop for stop in range(at + 1, len(lengths) + 1) if feasible(lengths, groups, at, stop, most, budget)]
+        best[at] = 1 + min(best[stop] for stop in stops)
+    return best[start]
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.data())
+def test_batches_by_length_are_exactly_once_within_the_budget_in_the_fewest_steps(data):
+    lengths = data.draw(st.lists(st.integers(0, 9), max_size=24))
+    n, world = len(lengths), data.draw(st.integers(1, 4))
+    budget = data.draw(st.none() | st.integers(max([1, *lengths]), 30))
+    batch_size = data.draw(st.integers(1, 6) if budget is None else st.none() | st.integers(1, 6))
+    groups = data.draw(st.none() | st.lists(st.sampled_from("ab"), min_size=n, max_size=n))
+    limits = {"budget": budget, "batch_size": batch_size, "groups": groups}
+    steps = -(-fewest(lengths, groups, 0, batch_size or n, budget) // world)
+    if n < steps * world:
+        with pytest.raises(ValueError, match=f"impossible: {n} sample"):
+            plan_lengths(lengths, world, **limits)
+    else:
+        found = plan_lengths(lengths, world, **limits)
+        assert len(found) == steps and all(begin < stop for begin, stop in pieces(found))
+        assert found.seen(steps) == n and (found.repeated, found.dropped) == (0, 0)
+        assert all(feasible(lengths, groups, *span, batch_size or n, budget) for span in pieces(found))
+        for done in range(steps + 1):
+            assert plan_lengths(lengths, world, start=found.seen(done), **limits).steps == found.steps[done:]
+    for remainder in ("pad", "drop", "uneven"):
+        found = plan_lengths(lengths, world, remainder=remainder, **limits)
+        assert all(
+            feasible(lengths, groups, begin % n, (stop - 1) % n + 1, batch_size or n, budget)
+            for begin, stop in pieces(found)
+            if begin < stop
+        )
+        assert len(found) == steps - (found.dropped > 0)
+        assert remainder == "pad" or found.repeated == 0
+        assert remainder == "drop" or found.dropped == 0
+        assert remainder == "uneven" or {found.count(rank) for rank in range(world)} == {len(found)}
+
+
+def test_the_last_step_by_length_is_shared_out_evenly():
+    assert plan_lengths([1] * 10, 2, budget=8).sizes(0) == (5,)
+    assert plan_lengths([4, 4, 1, 1, 1, 1, 1, 1, 1, 1], 2, budget=40).steps == (((0, 2), (2, 10)),)
+    with pytest.raises(ValueError, match="3 batches do not divide into steps of 2 ranks, 1 are left over"):
+        plan_lengths([5, 5, 5], 2, budget=5, remainder="error")
+
+
+# Order and randomness.
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    torch.manual_seed(1)
+    first = order(50, 3, 4)
+    torch.manual_seed(2)
+    assert torch.equal(first, order(50, 3, 4)) and sorted(first.tolist()) == list(range(50)) and first.dtype == torch.int64
+    # Written down once: this must be the order for ever, or last year's checkpoints mean another one.
+    assert order(10, 0, 0).tolist() == [6, 4, 7, 3, 5, 8, 2, 1, 0, 9] and order(0, 0, 0).tolist() == []
+    seen = {tuple(order(20, seed, epoch).tolist()) for seed in range(20) for epoch in range(20)}
+    assert len(seen) == 400  # (seed, epoch) and (seed + 1, epoch - 1) among them
+
+
+def test_every_place_is_equally_likely():
+    counts = np.zeros((6, 6))
+    for epoch in range(1500):
+        counts[np.arange(6), order(6, 0, epoch).numpy()] += 1
+    assert abs(counts / 1500 - 1 / 6).max() < 0.05  # five standard deviations
+
+
+def test_seeds_are_well_mixed():
+    numbers = [seed_of(seed, epoch) for seed in range(-20, 80) for epoch in range(100)]
+    numbers += [seed_of(seed, epoch, index) for seed in range(10) for epoch in range(10) for index in range(100)]
+    assert len(set(numbers)) == 20000 and all(0 <= number < 2**64 for number in numbers)
+    bits = np.array([[number >> bit & 1 for bit in range(64)] for number in numbers[:10000]])
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.025
+    assert seed_of(1, 23) != seed_of(12, 3) and seed_of(2**70, 1) != seed_of(0, 1)
+    with pytest.raises(TypeError, match="float"):
+        seed_of(0.5, 1)
+
+
+def drawn():
+    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist(), torch.randn(1).item()
+
+
+def test_randomness_is_keyed_and_disturbs_nothing():
+    def around(inside):
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        found = [drawn()]  # half of a pair of normal numbers is now kept by Python and by NumPy
+        inside()
+        return [*found, drawn(), drawn()]
+
+    def inside():
+        with randomness(1, 2, 3):
+            first = drawn()
+            with randomness(1, 2, 4):
+                other = drawn()
+            with randomness(1, 2, 4):
+                assert drawn() == other != first
+            second = drawn()
+        with randomness(1, 2, 3):
+            assert (drawn(), drawn()) == (first, second)
+        with pytest.raises(KeyError), randomness(1, 2):
+            raise KeyError(drawn())
+
+    assert around(inside) == around(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: plan(-1), ValueError, "size must be at least 0: found -1"),
+        (lambda: plan(1.5), TypeError, "size is a whole number: found 1.5"),
+        (lambda: plan(3, 0), ValueError, "world must be at least 1: found 0"),
+        (lambda: plan(3, 1, 2.0), TypeError, "batch_size is a whole number: found 2.0"),
+        (lambda: plan(3, remainder="fill"), ValueError, "remainder='fill': expected one of 'balance', 'pad', 'drop'"),
+        (lambda: plan(3, start=4), ValueError, "start is a position of the 3 samples, from 0 to 3: found 4"),
+        (lambda: plan(3, 4, 2), ValueError, "impossible: 3 samples over 4 ranks in batches of at most 2, each once"),
+        (lambda: plan(3).at(3, 0), IndexError, "step 3, rank 0: the plan has 3 steps and 1 ranks"),
+        (lambda: plan_lengths([1]), ValueError, "give budget .* or both: found neither"),
+        (lambda: plan_lengths([1, 9], budget=8), ValueError, "the sample at position 1 is 9 long, the budget of a batch is 8"),
+        (lambda: plan_lengths([1, -1], budget=8), ValueError, "lengths must be whole numbers from 0: found -1 at position 1"),
+        (lambda: plan_lengths([1, 2], budget=8, groups="a"), ValueError, "one group for each sample: found 1 groups, 2 lengths"),
+        (lambda: order(-1, 0, 0), ValueError, "size must be at least 0"),
+    ],
+)
+def test_bad_plans_are_one_clear_error(make, error, text):
+    with pytest.raises(error, match=text):
+        make()

@@ -1,11 +1,13 @@
 import math
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
 from collections import Counter, namedtuple
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -416,9 +418,10 @@ def test_pickled_says_how_things_travel():
 
     found = pickled(
         data=Squares(), cls=Squares, function=as_list, torch_function=torch.add, number=3, lock=threading.Lock(), local=local,
-        lam=lambda: 0, nested=[Squares(), Squares],
+        lam=lambda: 0, nested=[Squares(), Squares], path=pathlib.Path("x"), tensor=torch.ones(3), inside={"x": [torch.ones(3)]},
+        array=np.ones(3),
     )  # fmt: skip
-    table = {row["object"]: (row["travels"], row["names"], row["why not"]) for row in found.rows()}
+    table = {row["object"]: (row["travels"], row["names"], row["note"]) for row in found.rows()}
     here = __name__
     assert table == {
         "data": ("by value", f"{here}.Squares", None),
@@ -434,9 +437,22 @@ def test_pickled_says_how_things_travel():
         ),
         "lam": ("refused", None, "a lambda cannot be imported by name"),
         "nested": ("by value", f"{here}.Squares", None),
+        "path": ("by value", None, None),  # pathlib.PosixPath, or pathlib._local.PosixPath in Python 3.13, or WindowsPath
+        "tensor": ("by value", None, "its numbers as shared memory, not a copy"),
+        "inside": ("by value", None, "the tensors in it as shared memory, not a copy"),
+        "array": ("by value", None, None),
     }
     assert found.sizes["lam"] == 0 < found.sizes["cls"]
     same_text_twice(lambda: pickled(data=Squares(), lam=lambda: 0, t=torch.ones(3)))
+
+
+def test_the_note_about_tensors_is_true_and_pickled_itself_moves_none():
+    tensor, array = torch.ones(3), np.ones(3)
+    pickled(tensor=tensor, array=array)
+    assert not tensor.is_shared()
+    there, copied = ForkingPickler.loads(ForkingPickler.dumps((tensor, array)))
+    there[0], copied[0] = 7.0, 7.0
+    assert tensor.is_shared() and tensor[0] == 7.0 and array[0] == 1.0, "the loader's pickle shares the one and copies the other"
 
 
 IN_A_CELL = """
@@ -460,7 +476,7 @@ def test_a_class_of_a_notebook_cell_is_not_found_by_a_fresh_worker():
     assert run.stderr == "", "the workers' tracebacks must not litter the screen"
     assert lines[:4] == [
         "2 objects for a spawn worker: 1 by value, 1 by reference",
-        "object  travels       names          worker finds them  why not",
+        "object  travels       names          worker finds them  note",
         "mine    by value      __main__.Mine  no                 __main__.Mine exists only in this process",
         "cls     by reference  __main__.Mine  no                 __main__.Mine exists only in this process",
     ]

@@ -38,7 +38,7 @@ def found(root, *numbers):
 
 def test_a_refreshed_lesson_has_nothing_to_mend(executed):
     report = verify.stale(root=executed)
-    assert report.ok and report.lessons == ("00",) and str(report) == "stale: 1 lessons, nothing to mend"
+    assert report.ok and report.lessons == ("00",) and str(report) == "stale: 1 lesson, nothing to mend"
     assert report.details() == ""
 
 

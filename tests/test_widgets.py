@@ -73,15 +73,16 @@ def test_every_control_is_one_that_a_keyboard_can_work_and_has_a_name():
     view = explore(split, pictures.grid, **CONTROLS)
     kinds = {name: type(c) for name, c in view._controls.items()}
     assert kinds == {
-        "size": ipywidgets.BoundedIntText,
-        "workers": ipywidgets.BoundedIntText,
+        "size": ipywidgets.IntText,
+        "workers": ipywidgets.IntText,
         "order": ipywidgets.ToggleButtons,
         "drop": ipywidgets.Checkbox,
-        "rate": ipywidgets.BoundedFloatText,
+        "rate": ipywidgets.FloatText,
         "name": ipywidgets.Text,
     }
     assert all(c.description == name for name, c in view._controls.items())
     assert control(view, "order").tooltips == ("order: forward", "order: backward")
+    assert control(view, "size").tooltip == "size: from 0 to 9" and control(view, "rate").tooltip == "rate: from 0.0 to 1.0"
     assert view.settings == {"size": 6, "workers": 2, "order": "forward", "drop": False, "rate": 0.5, "name": "x"}
 
 
@@ -148,6 +149,26 @@ def test_a_bad_setting_is_one_clear_error_and_changes_nothing(settings, message)
         view.set(**settings)
     assert str(error.value) == message
     assert (view.settings, view.facts, view._picture.value, view._status.value) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("size", 99, "! size=99 is out of range: expected a whole number from 0 to 9; size stays 6"),
+        ("size", -1, "! size=-1 is out of range: expected a whole number from 0 to 9; size stays 6"),
+        ("rate", 1.5, "! rate=1.5 is out of range: expected a number from 0.0 to 1.0; rate stays 0.5"),
+        ("rate", float("nan"), "! rate=nan is out of range: expected a number from 0.0 to 1.0; rate stays 0.5"),
+    ],
+)
+@pytest.mark.parametrize("run", ["change", "button"])
+def test_a_number_out_of_range_in_a_field_is_said_and_taken_back(name, wrong, said, run):
+    view = explore(split, pictures.grid, run=run, **CONTROLS)
+    before = (view.settings, view.facts, view._picture.value)
+    control(view, name).value = wrong
+    assert status(view) == said and 'role="alert"' in view._status.value
+    assert (view.settings, view.facts, view._picture.value) == before
+    control(view, "size").value = 3
+    assert 'role="status"' in view._status.value and view.settings["size"] == 3
 
 
 def test_what_compute_raises_is_one_line_in_the_view_and_the_last_picture_stays():
@@ -250,6 +271,10 @@ def given(size, even, word, order, rate=0.5):
     return Table("given", [{"size": size, "even": even, "word": word, "order": order, "rate": rate}])
 print(widgets.explore(given, None, size=(0, 9, 2), even=True, word="x", order=["a", "b"], rate=(0.0, 2.0)))
 print(widgets.explore(given, None, size=3, even=True, word="x", order={"first": "a"}))
+try:
+    widgets.explore(lambda size=12: given(size, True, "x", "a"), None, size=(0, 9))
+except ValueError as error:
+    print(error)
 """
 
 
@@ -263,4 +288,5 @@ def test_without_ipywidgets_the_facts_come_back():
         "given",
         "size  even  word  order  rate",
         "   3  yes   x     a       0.5",
+        "size=12 is out of range: expected a whole number from 0 to 9",
     ]

@@ -326,6 +326,22 @@ def test_a_place_that_cannot_be_written_is_refused(root, tmp_path):
     refused(root, place, r"cannot be written.*; name a folder of your own, for example .*my-lessons")
 
 
+@pytest.mark.parametrize("locked", ["", "en", ".tutorlib"])
+def test_a_copy_that_is_read_only_is_refused_before_anything_is_written(root, tmp_path, monkeypatch, locked):
+    """What the system would say of a learner is asked with os.access; said here, because the tests may run as root."""
+    place = tmp_path / "w"
+    workcopy.make(place, "en", root)
+    publish(root, "00", 2)
+    before = everything(place)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != place / locked and allowed(path, mode))
+    way = r"make it writable or name another folder" if locked else r"name a folder of your own, for example .*my-lessons"
+    for call in (lambda: workcopy.make(place, "en", root), lambda: workcopy.reset(place, "00", root)):
+        with pytest.raises(workcopy.WorkcopyError, match=rf"{re.escape(str(place / locked))} cannot be written; {way}"):
+            call()
+    assert everything(place) == before
+
+
 def test_a_disk_that_fills_up_is_one_error_and_leaves_whole_notebooks(root, tmp_path, monkeypatch):
     workcopy.make(tmp_path / "w", "en", root)
     before = everything(tmp_path / "w")

@@ -1349,7 +1349,7 @@ class ResumeProof(Facts):
                 "name": run.name,
                 "cells": [
                     {
-                        "text": f"{loss:.3g}",
+                        "text": f"{loss:.2f}",
                         "state": "" if run is self.runs[0] else "same" if loss == straight[i] else "different",
                     }
                     for i, loss in enumerate(run.losses)

@@ -9,16 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import http.client
 import json
 import os
-import secrets
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -291,6 +288,8 @@ def server(made: Made, port: int, browser: bool = True) -> list[str]:
         "--ServerApp.port_retries=0",  # the address that we print must be the one it has
         f"--ServerApp.open_browser={browser}",
         f"--LabApp.default_url=/lab/tree/{made.start()}",
+        # Open tabs are remembered with the copy: in the home folder they would be those of any other JupyterLab, with kernels.
+        f"--LabApp.workspaces_dir={_jupyter(made.folder) / 'workspaces'}",
         # Nothing of these belongs to a lesson, and each asks the network.
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -302,6 +301,8 @@ def server(made: Made, port: int, browser: bool = True) -> list[str]:
 
 def _serve(made: Made, port: int, browser: bool) -> tuple[bool, int]:
     """Runs the server until it ends or is ended; whether it was ready, and its exit code."""
+    import secrets
+
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_PREFER_ENV_PATH": "1", "TUTORLIB_LANG": made.language}
     paths = [_defaults(made.folder), os.environ.get("JUPYTER_CONFIG_PATH")]
@@ -329,9 +330,13 @@ def _serve(made: Made, port: int, browser: bool) -> tuple[bool, int]:
     return ready, code
 
 
+def _jupyter(folder: Path) -> Path:
+    return folder / ".tutorlib" / "jupyter"
+
+
 def _defaults(folder: Path) -> str:
     """A configuration folder in the working copy whose defaults ask no question and no network; a learner's own settings win."""
-    config = folder / ".tutorlib" / "jupyter"
+    config = _jupyter(folder)
     (config / "labconfig").mkdir(parents=True, exist_ok=True)
     defaults = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     (config / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(defaults, indent=2), encoding="utf-8")
@@ -393,6 +398,8 @@ def _free(port: int) -> bool:
 
 def _answers(port: int, token: str) -> bool:
     """Does our server answer there? Another one would not know the token."""
+    import http.client
+
     connection = http.client.HTTPConnection("localhost", port, timeout=2)
     try:
         connection.request("GET", "/api/status", headers={"Authorization": f"token {token}"})
@@ -417,11 +424,14 @@ def _refresh(args: argparse.Namespace) -> int:
     from . import lessons
 
     chosen = lessons.numbers(args.numbers)
-    with Progress(len(chosen)) as progress:
+    for number in chosen:
+        lessons.lesson(number)  # a source that cannot be read is bad input; what fails from here on has failed
+    with Progress(chosen) as progress:
         try:
-            print(lessons.refresh(chosen, progress=progress))
+            done = lessons.refresh(chosen, progress=progress)
         except lessons.LessonError as error:
             raise Stop(str(error), FAILED) from error
+    print(done)
     return OK
 
 
@@ -437,12 +447,9 @@ def _doctor(args: argparse.Namespace) -> int:
     from . import doctor
 
     settings: dict[str, Any] = {} if args.limit is None else {"limit": args.limit}
-    if args.json:
-        found = doctor.check(**settings)
-        print(found.as_json())
-    else:  # each line as soon as it is known: some take seconds
-        found = doctor.check(progress=lambda one: print(one, flush=True), **settings)
-        print(found.summary())
+    with Progress(doctor.names(), "checks") as progress:  # each line as soon as it is known: some take seconds
+        found = doctor.check(progress=lambda one: progress.step("" if args.json else str(one)), **settings)
+    print(found.as_json() if args.json else found.summary())
     return OK if found.ok else NOT_READY
 
 
@@ -487,7 +494,13 @@ def _test(args: argparse.Namespace) -> int:
         _needs_tests()
         # A browser test leaves an event loop behind that breaks asyncio.run in tests after it: a process of its own.
         steps.insert(
-            1, ("unit tests", lambda: _pytest("tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2", "--dist", "worksteal"))
+            1,
+            (
+                "unit tests",
+                lambda: _pytest(
+                    "tests", "tutorlib", "--doctest-modules", "--ignore=tests/browser", "-n", "2", "--dist", "worksteal"
+                ),
+            ),
         )
         steps.append(("browser", lambda: _pytest("tests/browser", "-rs")))
     for number, (name, step) in enumerate(steps, 1):
@@ -501,7 +514,9 @@ def _test(args: argparse.Namespace) -> int:
 def _stale(chosen: Sequence[str], asked: Sequence[str]) -> tuple[int, int, int]:
     from . import verify
 
-    return _reported(verify.stale(asked or None), chosen)
+    with Progress(chosen) as progress:
+        report = verify.stale(asked or None, progress=lambda *_: progress.step())
+    return _reported(report, chosen)
 
 
 def _lessons(chosen: Sequence[str]) -> tuple[int, int, int]:
@@ -514,9 +529,12 @@ def _lessons(chosen: Sequence[str]) -> tuple[int, int, int]:
         except lessons.LessonError as error:  # `stale` has told it as well; the other lessons can still run
             broken.append(number)
             print(error)
-    with Progress(len(chosen) - len(broken)) as progress:
-        report = verify.run([n for n in chosen if n not in broken], progress=progress) if len(broken) < len(chosen) else None
-    passed, failed, skipped = _reported(report, [n for n in chosen if n not in broken]) if report else (0, 0, 0)
+    whole = [number for number in chosen if number not in broken]
+    if not whole:
+        return 0, len(broken), 0
+    with Progress(whole) as progress:
+        report = verify.run(whole, progress=progress)
+    passed, failed, skipped = _reported(report, whole)
     return passed, failed + len(broken), skipped
 
 
@@ -541,6 +559,7 @@ def _needs_tests() -> None:
 
 def _pytest(*arguments: str) -> tuple[int, int, int]:
     """One pytest process on the clone; its own report goes to the terminal, the counts come back."""
+    import tempfile
     from xml.etree import ElementTree
 
     with tempfile.TemporaryDirectory(prefix="tutorlib-") as folder:
@@ -563,22 +582,25 @@ def _pytest(*arguments: str) -> tuple[int, int, int]:
 
 
 class Progress:
-    """Called as `progress(number, state, seconds)` by what works on lessons; prints a line for each that ends.
+    """Says how far a command is: called as `progress(number, state, seconds)` it prints a line for each lesson that ends.
 
-    In a terminal a last line tells what is running and since when, and is overwritten; elsewhere there is none.
+    In a terminal a last line shows how many of `names` are done and since when, and is overwritten (with blanks: a Windows
+    console may not know escape codes); elsewhere there is none.
 
-    >>> with Progress(2, sys.stdout) as progress:
+    >>> with Progress(["00", "01"], stream=sys.stdout) as progress:
     ...     progress("01", "running", 0.0)
     ...     progress("01", "passed", 12.34)
     lesson 01  passed       12.3 s  (1 of 2)
     """
 
-    def __init__(self, total: int, stream: IO[str] | None = None):
-        self.total = total
+    def __init__(self, names: Sequence[str], what: str = "lessons", stream: IO[str] | None = None):
+        self.names = tuple(names)
+        self.what = what
         self.stream = stream or sys.stderr
         self.done = 0
         self.start = time.monotonic()
         self.terminal = self.stream.isatty()
+        self._bar = 0  # columns of the bar that stands there
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -592,25 +614,33 @@ class Progress:
         self._ended.set()
         if self.terminal:
             self._ticker.join()
-            self._say("\r\x1b[K")
+        self._say("")
 
     def __call__(self, number: str, state: str, seconds: float) -> None:
         if state == "running":
             return
         self.done += 1
-        clear = "\r\x1b[K" if self.terminal else ""
-        self._say(f"{clear}lesson {number}  {state:<9} {seconds:7.1f} s  ({self.done} of {self.total})\n")
+        self._say(f"lesson {number}  {state:<9} {seconds:7.1f} s  ({self.done} of {len(self.names)})\n")
+
+    def step(self, line: str = "") -> None:
+        """One more is done, in the order of `names`; its line, if it has one, is a result and goes to stdout."""
+        self.done += 1
+        if line:
+            self._say("")
+            print(line, flush=True)
 
     def _tick(self) -> None:
         while not self._ended.wait(0.5):
-            filled = 24 * self.done // max(1, self.total)
+            filled = 24 * self.done // max(1, len(self.names))
             bar = "#" * filled + "." * (24 - filled)
-            self._say(f"\r\x1b[K[{bar}] {self.done} of {self.total} lessons, {time.monotonic() - self.start:.0f} s")
+            self._say(f"[{bar}] {self.done} of {len(self.names)} {self.what}, {time.monotonic() - self.start:.0f} s", bar=True)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, bar: bool = False) -> None:
+        """Writes in the place of the bar, which comes again with the next tick."""
         with self._lock:
-            self.stream.write(text)
+            self.stream.write(f"\r{' ' * self._bar}\r{text}" if self._bar else text)
             self.stream.flush()
+            self._bar = len(text) if bar else 0
 
 
 if __name__ == "__main__":

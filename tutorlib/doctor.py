@@ -21,15 +21,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutorlib.facts import Facts
 
-__all__ = ["Check", "Doctor", "check"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Check", "Doctor", "check", "names"]
 
 GB = 2**30
 LEARNER = 0.5 * GB  # a kernel with torch and torchvision, measured
@@ -107,6 +109,19 @@ def check(limit: float = 60.0, progress: Callable[[Check], object] | None = None
         if progress is not None:
             progress(one)
     return Doctor(tuple(done))
+
+
+def names() -> tuple[str, ...]:
+    """The name of each check that `check` makes on this machine, in its order.
+
+    >>> names()[0], "torch" in names()
+    ('Python', True)
+    """
+    return (
+        *_AT_ONCE,
+        *("torch", "torchvision", "JupyterLab", "widgets", "kernel"),
+        *(f"workers, {method}" for method in multiprocessing.get_all_start_methods()),
+    )
 
 
 def _checks(limit: float) -> Iterator[Check]:
@@ -299,6 +314,8 @@ class _Trials:
     """Runs snippets of Python in processes of their own, two at a time, each under the limit; ends them all at the end."""
 
     def __init__(self, limit: float) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._limit = limit
         self._pool = ThreadPoolExecutor(2)
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -562,7 +579,12 @@ def _line(error: BaseException) -> str:
 
 
 def _install() -> str:
-    return _pip("-e", str(CLONE)) if (CLONE / "pyproject.toml").is_file() else _pip("tutorlib")
+    """What brings everything: in a clone that nobody has set up, the door; else the installer of this environment."""
+    if not (CLONE / "pyproject.toml").is_file():
+        return _pip("tutorlib")
+    if not _version("tutorlib"):
+        return f"{'py' if sys.platform == 'win32' else 'python3'} -m tutorlib lab"
+    return _pip("-e", str(CLONE))
 
 
 def _pip(*arguments: str) -> str:

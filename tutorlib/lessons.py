@@ -14,9 +14,7 @@ import os
 import re
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +109,9 @@ def numbers(wanted: Iterable[str | int] | None = None, root: str | Path | None =
     asked = list(wanted or ())
     if not asked:
         return tuple(known)
-    wished = {str(w): re.sub(r"^(\d)$", r"0\1", Path(str(w)).stem.split("_")[0]) for w in asked}
-    unknown = [w for w, number in wished.items() if number not in known]
+    spelled = {str(w): re.fullmatch(r"(\d{1,2})(_.*)?", Path(str(w)).name) for w in asked}
+    wished = {w: found.group(1).zfill(2) if found else "" for w, found in spelled.items()}
+    unknown = [w or "''" for w, number in wished.items() if number not in known]
     if unknown:
         raise LessonError(
             f"no lesson {', '.join(unknown)}: expected one of {', '.join(known) or 'none, there are no lessons yet'}"
@@ -295,7 +294,7 @@ def _cells(name: str, cells: Sequence[Any], lines: Sequence[int]) -> Iterator[Ce
                     f'{name}, line {line}: a text in zh without en; expected `# %% [markdown] lang="en"` directly before it'
                 )
             else:
-                yield Cell(identity("text\n" + waiting[0]), waiting[1], en=waiting[0], zh=cell.source)
+                yield Cell(identity("text\n" + waiting[0]), waiting[1], en=waiting[0], zh=_joined(cell.source))
                 waiting = None
         elif cell.cell_type == "code":
             tags = cell.metadata.get("tags", [])
@@ -314,6 +313,21 @@ def _cells(name: str, cells: Sequence[Any], lines: Sequence[int]) -> Iterator[Ce
         raise LessonError(
             f'{name}, line {waiting[1]}: a text in en without zh; expected `# %% [markdown] lang="zh"` directly after it'
         )
+
+
+_WIDE = "\u3000-\u303f\u3400-\u9fff\uff00-\uffef\u2018-\u201d"  # Chinese characters and their punctuation
+
+
+def _joined(text: str) -> str:
+    """A Chinese paragraph in one line: Markdown shows a line break as a space, which Chinese does not have.
+
+    >>> _joined("先说出你的预期，\\n再运行。\\n\\n| 表 |\\n| 格 |")
+    '先说出你的预期，再运行。\\n\\n| 表 |\\n| 格 |'
+    """
+    if "```" in text:
+        return text
+    after = r"(?<=[。，、：；！？）”])\n(?![\n|#>\s]|[-*+] |\d+[.)] )"
+    return re.sub(rf"{after}|(?<=[{_WIDE}])\n(?=[{_WIDE}])", "", text)
 
 
 def _check_syntax(name: str, line: int, source: str) -> None:
@@ -469,7 +483,7 @@ class Refreshed(Facts):
 
     def summary(self) -> str:
         written = sum(state == "written" for _, state, _ in self.lessons)
-        return f"{len(self.lessons)} lessons executed, {written} written"
+        return f"{len(self.lessons)} {'lesson' if len(self.lessons) == 1 else 'lessons'} executed, {written} written"
 
     def rows(self) -> list[dict[str, object]]:
         return [{"lesson": name, "notebooks": state, "code cells": cells} for name, state, cells in self.lessons]
@@ -491,6 +505,8 @@ def refresh(
     """
     lessons = [lesson(n, root) for n in numbers(wanted, root)]
     tell = progress or (lambda number, state, seconds: None)
+
+    from concurrent.futures import ThreadPoolExecutor
 
     tasks: list[tuple[Any, Any]] = []
 
@@ -715,11 +731,29 @@ class Claims(Facts):
                 "claim": c.id,
                 "section": f"{c.source}: {c.section}",
                 "verdict": c.verdict,
-                "proven by": ", ".join(f"{p.lesson} [{p.cell}]" for p in self.proofs.get(c.id, ())) or None,
+                "since": c.since or None,
+                "proven by": self._proven(c),
                 "statement": c.statement[self.language],
+                "today": c.note[self.language],
             }
             for c in self.claims
         ]
+
+    def _proven(self, claim: Claim) -> str | None:
+        return ", ".join(f"{p.lesson} [{p.cell}]" for p in self.proofs.get(claim.id, ())) or None
+
+    def __str__(self) -> str:
+        """Three lines a claim, under the title of its section: two sentences in a row of a table are too wide to read."""
+        lines, section = [self.summary()], ""
+        for c in self.claims:
+            if c.sections[0] != section:
+                section = c.sections[0]
+                lines += ["", section]
+            since = f" since {c.since}" if c.since else ""
+            proven = self._proven(c)
+            lines.append(f"  {c.id}  {c.verdict}{since}, {f'proven by {proven}' if proven else 'not proven by a cell'}")
+            lines += [f"    notes: {c.statement[self.language]}", f"    today: {c.note[self.language]}"]
+        return "\n".join(lines)
 
 
 def ledger(root: str | Path | None = None) -> list[Claim]:
@@ -731,6 +765,8 @@ def ledger(root: str | Path | None = None) -> list[Claim]:
     >>> ledger()[0].id
     'DL-01'
     """
+    import tomllib
+
     path = find_root(root) / "claims.toml"
     if not path.is_file():
         return []
@@ -799,8 +835,9 @@ def proofs(root: str | Path | None = None) -> dict[str, tuple[Proof, ...]]:
 def claims(section: str | None = None, *, root: str | Path | None = None, language: str = "en") -> Claims:
     """The ledger with verdicts and proving cells, all of it or one section.
 
-    `section`: a source ("000"), a part of a section's title ("Dataset Types"), a lesson ("01") or the start of an id
-    ("DL"). Raises `LessonError` when nothing matches, and when a cell is tagged with a claim that the ledger lacks.
+    `section`: a source (three digits, "000"), a lesson (two, "01"), the start of an id ("DL") or a part of a section's
+    title ("Dataset Types"). Raises `LessonError` when nothing matches, and when a cell is tagged with a claim that the
+    ledger lacks.
 
     >>> claims("DL").rows()[0]["verdict"]
     'true'
@@ -827,4 +864,8 @@ def claims(section: str | None = None, *, root: str | Path | None = None, langua
 
 
 def _matches(claim: Claim, wish: str) -> bool:
-    return wish == claim.lesson or claim.id.casefold().startswith(f"{wish}-") or any(wish in s.casefold() for s in claim.sections)
+    if re.fullmatch(r"\d\d", wish):
+        return wish == claim.lesson
+    if re.fullmatch(r"\d{3}", wish):
+        return any(s.startswith(f"{wish}: ") for s in claim.sections)
+    return claim.id.casefold().startswith(f"{wish}-") or any(wish in s.casefold() for s in claim.sections)

@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def run(
     context: Any = multiprocessing.get_context(start_method)
     deadline = time.monotonic() + limit
     # Port 0 lets the system choose: the store listens before anybody is told the number, so no other program can take it.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=_libuv())
     with tempfile.TemporaryDirectory(prefix="tutorlib-ranks-", ignore_cleanup_errors=True) as folder:
         ranks: list[_Rank] = []
         try:
@@ -87,7 +88,10 @@ def run(
                 process = context.Process(
                     target=_main, args=(rank, world, store.port, limit, call, folder, sender), name=f"rank {rank}"
                 )
-                process.start()
+                with warnings.catch_warnings():
+                    # From Python 3.12 on a fork beside threads is deprecated; who asks for "fork" here wants just that.
+                    warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
+                    process.start()
                 sender.close()
                 ranks.append(_Rank(rank, process, receiver))
             ends = _wait(ranks, deadline)
@@ -149,6 +153,11 @@ def _loopback() -> Iterator[None]:
         del os.environ["GLOO_SOCKET_IFNAME"]
 
 
+def _libuv() -> bool:
+    """As torch's own rendezvous: its builds for Windows come without libuv, and a store that is not told so raises there."""
+    return sys.platform != "win32"
+
+
 # ------------------------------------------------------------------------------------------------------------ in the rank
 
 
@@ -177,7 +186,7 @@ def _main(rank: int, world: int, port: int, limit: float, call: bytes, folder: s
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
         timeout = datetime.timedelta(seconds=limit)
         with _loopback():
-            store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timeout)
+            store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timeout, use_libuv=_libuv())
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timeout)
         result = function(*args, **kwargs)
         try:

@@ -186,7 +186,7 @@ class Trace(Facts):
             raise ValueError(f"clock={clock!r}: expected 'order' or 'seconds'")
         lanes: dict[int | None, list[dict[str, Any]]] = {w: [] for w in (None, *range(self.workers))}
         (self._measured if clock == "seconds" else self._logical)(lanes)
-        unit = "ms" if clock == "seconds" else "steps, one a sample"
+        unit = "ms" if clock == "seconds" else "steps, in order"
         named = [{"name": "main" if w is None else f"worker {w}", "spans": spans} for w, spans in lanes.items()]
         return {"unit": unit, "lanes": named}
 
@@ -632,39 +632,61 @@ def pickled(**objects: Any) -> Pickled:
 
     "by reference": only a module and a name go, and the worker imports them (functions, classes). "by value": the
     contents go, and their class by reference. "refused": pickle cannot. `names` are the references the worker must
-    resolve, `worker finds them` whether a fresh process can: a name of a notebook's `__main__` is not there.
-    Nothing is started. Source: PL-04, PL-06.
+    resolve, `worker finds them` whether a fresh process can: a name of a notebook's `__main__` is not there. Names that
+    carry a value of torch, NumPy or the standard library are left out (those of the last move between Python versions).
+    The loader's own pickle (`ForkingPickler`) moves the numbers of tensors to shared memory and sends a handle: a note
+    says so, and nothing is moved or started here. Source: PL-04, PL-06.
 
-    >>> pickled(collate=torch.utils.data.default_collate, size=3, key=lambda row: row[0])
+    >>> pickled(collate=torch.stack, image=torch.ones(3), key=lambda row: row[0])
     3 objects for a spawn worker: 1 by reference, 1 by value, 1 refused
-    object   travels       names                                            worker finds them  why not
-    collate  by reference  torch.utils.data._utils.collate.default_collate  yes                -
-    size     by value      -                                                yes                -
-    key      refused       -                                                -                  a lambda cannot be imported by name
+    object   travels       names        worker finds them  note
+    collate  by reference  torch.stack  yes                -
+    image    by value      -            yes                its numbers as shared memory, not a copy
+    key      refused       -            -                  a lambda cannot be imported by name
     """
     rows: list[dict[str, object]] = []
     sizes: dict[str, int] = {}
     for name, thing in objects.items():
-        row: dict[str, object] = {"object": name, "travels": "refused", "names": None, "worker finds them": None, "why not": None}
+        row: dict[str, object] = {"object": name, "travels": "refused", "names": None, "worker finds them": None, "note": None}
+        rows.append(row)
         try:
-            data = pickle.dumps(thing)
+            data, tensors = _pickle(thing)
         except Exception as error:
-            row["why not"], sizes[name] = _pickling_reason(error), 0
-            rows.append(row)
+            row["note"], sizes[name] = _pickling_reason(error), 0
             continue
         names, alone = _references(data)
         lost = [n for n in names if n.startswith("__main__.") and not _main_is_a_file()]
-        told = [n for n in names if alone or not n.startswith(_PLUMBING)]
+        told = [n for n in names if alone or not _is_plumbing(n)]
         row["travels"] = "by reference" if alone else "by value"
         row["names"] = ", ".join(told) or None
         row["worker finds them"] = not lost
-        row["why not"] = f"{lost[0]} exists only in this process" if lost else None
+        if lost:
+            row["note"] = f"{lost[0]} exists only in this process"
+        elif isinstance(thing, torch.Tensor):
+            row["note"] = "its numbers as shared memory, not a copy"
+        elif tensors:
+            row["note"] = "the tensors in it as shared memory, not a copy"
         sizes[name] = len(data)
-        rows.append(row)
     return Pickled(tuple(rows), sizes)
 
 
-_PLUMBING = ("torch._utils.", "torch.storage.", "collections.", "copyreg.", "_codecs.", "builtins.", "numpy.", "functools.")
+def _pickle(thing: Any) -> tuple[bytes, bool]:
+    """The bytes of pickle, and whether it met tensors; not ForkingPickler's, which would leave them in shared memory."""
+    met = False
+
+    class Watching(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            nonlocal met
+            met = met or isinstance(value, torch.Tensor)
+            return NotImplemented  # as pickle always does
+
+    file = io.BytesIO()
+    Watching(file).dump(thing)
+    return file.getvalue(), met
+
+
+def _is_plumbing(name: str) -> bool:
+    return name.startswith(("torch._utils.", "torch.storage.", "numpy.")) or name.split(".")[0] in sys.stdlib_module_names
 
 
 def _references(data: bytes) -> tuple[list[str], bool]:
@@ -756,8 +778,11 @@ def start_methods(dataset: Any, methods: Sequence[str] | None = None, *, limit: 
             log.touch()
             quiet = _Quiet(dataset, str(log)) if not isinstance(dataset, IterableDataset) else _QuietIterable(dataset, str(log))
             try:
-                with warnings.catch_warnings():  # torch's long advice beside a pickling error: the row says it in a line
+                with warnings.catch_warnings():
+                    # Torch's long advice beside a pickling error: the row says it in a line.
                     warnings.filterwarnings("ignore", message="Got pickle error")
+                    # From Python 3.12 on a fork beside threads is deprecated: which method serves is the question here.
+                    warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
                     trial: DataLoader[Any] = DataLoader(quiet, multiprocessing_context=method, **options)
                     row["batches"] = _served(trial, limit)
             except Exception as error:

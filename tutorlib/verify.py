@@ -76,8 +76,8 @@ class Report(Facts):
 
     def summary(self) -> str:
         bad = sorted({f.lesson for f in self.findings})
-        found = f"{len(self.findings)} findings in {', '.join(bad)}" if bad else "nothing to mend"
-        return f"{self.check}: {len(self.lessons)} lessons, {found}"
+        found = f"{_count(len(self.findings), 'finding')} in {', '.join(bad)}" if bad else "nothing to mend"
+        return f"{self.check}: {_count(len(self.lessons), 'lesson')}, {found}"
 
     def rows(self) -> list[dict[str, object]]:
         return [
@@ -245,10 +245,13 @@ def _image_facts(content: str) -> str:
 # Without a kernel -----------------------------------------------------------------------------------------------------
 
 
-def stale(wanted: Iterable[str | int] | None = None, *, root: str | Path | None = None) -> Report:
+def stale(
+    wanted: Iterable[str | int] | None = None, *, root: str | Path | None = None, progress: Progress | None = None
+) -> Report:
     """Checks lessons without executing anything: `Report.ok` when sources and both notebooks are in step and sound.
 
-    `wanted`: lesson numbers, `None` for all. Raises `LessonError` for a number that does not exist; a source that
+    `wanted`: lesson numbers, `None` for all. `progress(number, state, seconds)` is called after each, with state
+    `passed` or `failed`. Raises `LessonError` for a number that does not exist; a source that
     cannot be parsed and a broken ledger are findings.
 
     >>> stale(["99"])  # doctest: +ELLIPSIS
@@ -265,7 +268,7 @@ def stale(wanted: Iterable[str | int] | None = None, *, root: str | Path | None 
         ledger = None
         findings.append(Finding("-", "", "ledger", "claims.toml as its format says", str(error), "edit notebooks/claims.toml"))
     for number in chosen:
-        start = time.monotonic()
+        start, before = time.monotonic(), len(findings)
         path = next(p for p in lessons.sources(root) if p.name.startswith(number))
         try:
             one = lessons.parse(path)
@@ -277,6 +280,8 @@ def stale(wanted: Iterable[str | int] | None = None, *, root: str | Path | None 
             if ledger is not None:
                 findings += _claims(one, ledger)
         seconds[number] = time.monotonic() - start
+        if progress is not None:
+            progress(number, "passed" if len(findings) == before else "failed", seconds[number])
     if not wanted:
         findings += _orphans(where)
     return Report("stale", chosen, tuple(findings), seconds)
@@ -604,6 +609,10 @@ def _outputs_by_id(path: Path) -> dict[str, int]:
         return {} if _never_run(book) else {c["id"]: len(c["outputs"]) for c in book["cells"] if c["cell_type"] == "code"}
     except (ValueError, KeyError, TypeError):
         return {}  # a finding of its own already
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _brief(text: str) -> str:

@@ -5,7 +5,8 @@ the facts, which print as text.
 
 All controls are worked by keyboard alone in JupyterLab and Notebook 7. Those swallow the arrow keys of sliders,
 dropdowns and radio buttons (they move the selected cell instead), and ipywidgets' sliders have no accessible name:
-so numbers are number fields, and choices are buttons.
+so numbers are number fields, and choices are buttons. The fields are those without bounds, because ipywidgets' bounded
+ones turn 99 into 9 without a word: here the number is refused with its range, and the field shows the last good one again.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def _initial(name: str, control: Any, defaults: Mapping[str, Any]) -> Any:
     if isinstance(control, (bool, str, Real)):
         return control
     if name in defaults:
+        if isinstance(control, tuple):
+            _check_range(name, defaults[name], all(isinstance(n, Integral) for n in control), *control[:2])
         return defaults[name]
     if isinstance(control, tuple):
         low, high, *step = control
@@ -137,7 +140,7 @@ def _view_class() -> Any:
             self._compute, self._draw = compute, draw
             self._controls = {name: _control(w, name, control, defaults) for name, control in controls.items()}
             self._silent = False
-            self._status = w.HTML(layout=w.Layout(margin="0 2px"))
+            self._status = w.HTML(layout=w.Layout(margin="6px 2px"))
             self._picture = w.HTML()
             self.facts: Facts = compute(**self.settings)  # before anything is shown: a failure here is the cell's failure
             for control in self._controls.values():
@@ -175,8 +178,20 @@ def _view_class() -> Any:
             self._show(facts)
             return self
 
-        def _changed(self, _: Any) -> None:
+        def _changed(self, change: Any) -> None:
             if self._silent:
+                return
+            control = change["owner"]
+            name = next(name for name, one in self._controls.items() if one is control)
+            try:
+                _check(w, name, control, change["new"])
+            except ValueError as error:
+                self._silent = True
+                try:
+                    control.value = change["old"]
+                finally:
+                    self._silent = False
+                self._say(f"{error}; {name} stays {cell(change['old'])}", failed=True)
                 return
             if self._button is not None:
                 self._say("changed: press Run")
@@ -242,9 +257,10 @@ def _control(w: Any, name: str, control: Any, defaults: Mapping[str, Any]) -> An
     if made is not control:
         look = {"description": name, "style": {"description_width": "initial"}}
         if isinstance(made, (w.IntSlider, w.FloatSlider)):
-            kind = w.BoundedIntText if isinstance(made, w.IntSlider) else w.BoundedFloatText
+            kind, low, high = w.IntText if isinstance(made, w.IntSlider) else w.FloatText, made.min, made.max
             room = w.Layout(width=f"{100 + 8 * len(name)}px")
-            made = kind(value=made.value, min=made.min, max=made.max, step=made.step, layout=room, **look)
+            made = kind(value=made.value, step=made.step, layout=room, tooltip=f"{name}: from {low} to {high}", **look)
+            made.min, made.max = low, high  # for _check; no traits, the browser does not know them
         elif isinstance(made, w.Dropdown):
             labels = [label for label, _ in _choices(made)]
             made = w.ToggleButtons(options=made.options, tooltips=[f"{name}: {label}" for label in labels], **look)
@@ -268,12 +284,9 @@ def _choices(control: Any) -> list[tuple[str, Any]]:
 
 def _check(w: Any, name: str, control: Any, value: Any) -> None:
     """ValueError unless the control can take the value."""
-    if isinstance(control, (w.BoundedIntText, w.IntSlider, w.BoundedFloatText, w.FloatSlider)):
-        whole = isinstance(control, (w.BoundedIntText, w.IntSlider))
-        fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not (fits and not math.isnan(value) and control.min <= value <= control.max):
-            kind = "whole number" if whole else "number"
-            raise ValueError(f"{name}={value!r} is out of range: expected a {kind} from {control.min} to {control.max}")
+    whole, numbers = (w.IntText, w.BoundedIntText, w.IntSlider), (w.FloatText, w.BoundedFloatText, w.FloatSlider)
+    if isinstance(control, (*whole, *numbers)) and hasattr(control, "min"):
+        _check_range(name, value, isinstance(control, whole), control.min, control.max)
     elif hasattr(control, "options"):
         known = [v for _, v in _choices(control)]
         if value not in known:
@@ -282,6 +295,13 @@ def _check(w: Any, name: str, control: Any, value: Any) -> None:
         raise ValueError(f"{name}={value!r}: expected True or False")
     elif isinstance(control, (w.Text, w.Textarea)) and not isinstance(value, str):
         raise ValueError(f"{name}={value!r}: expected a text")
+
+
+def _check_range(name: str, value: Any, whole: bool, low: float, high: float) -> None:
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not (fits and not math.isnan(value) and low <= value <= high):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name}={value!r} is out of range: expected a {kind} from {low} to {high}")
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@
 #
 # These lessons are about two things: how PyTorch brings samples to a model, and how a model is kept in a file.
 # They started from course notes with many statements. Each statement was put to the test.
-# Some hold, some have changed, some were never true. In every lesson you see which, because the proof runs in front of you.
+# Some hold, some have changed, some were never true. In every lesson you see which: the proof runs in front of you.
 #
 # Click the cell below and press **Shift+Enter**. It runs, and the next cell is selected.
 
@@ -98,14 +98,14 @@ exercises.predict(my_guess, torch=lengths)
 # ## One true fact about this machine
 #
 # A loader can read with **workers**: other processes, beside the one that runs your cells.
-# The next cell starts two of them and looks at the process numbers that the samples bring along.
+# The next cell starts two of them and looks at the process ids that the samples bring along.
 
 # %% [markdown] lang="zh"
 # 最后一个批次小一些。没有样本被丢掉，也没有样本重复。
 #
 # ## 关于这台机器的一个事实
 #
-# 加载器可以借助**工作进程**（worker）读取：它们是运行你的单元格之外的另外几个进程。
+# 加载器可以借助**工作进程**（worker）读取：它们是另外的进程，不是运行单元格的那一个。
 # 下一个单元格启动两个工作进程，并查看样本带回来的进程号。
 
 # %%
@@ -169,22 +169,30 @@ exercises.check("00_steps", steps)
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Each lesson has a short hunt: some lines, one of them wrong. Which line is not true? Prove it.
+# Each lesson has a short hunt: some lines, one of them wrong. `drop_last` is new here: guess what it does.
+# Which line is not true? Prove it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 每一课都有一次找错：几行代码，其中一行不对。哪一行不成立？请证明。
+# 每一课都有一次找错：几行代码，其中一行不对。`drop_last` 第一次出现：猜猜它做什么。
+# 哪一行不成立？请证明。
 
 # %% tags=["bug-hunt"]
 my_guess = ...  # 1, 2 or 3
 
 lines = {
-    1: len(DataLoader(range(7), batch_size=3)) == steps(7, 3),
-    2: len(DataLoader(range(7), batch_size=3, drop_last=True)) == steps(7, 3),
-    3: len(DataLoader(range(6), batch_size=3, drop_last=True)) == steps(6, 3),
+    1: len(DataLoader(range(7), batch_size=3)) == 3,
+    2: len(DataLoader(range(7), batch_size=3, drop_last=True)) == 3,
+    3: len(DataLoader(range(6), batch_size=3, drop_last=True)) == 2,
 }
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
+
+# %% [markdown] lang="en"
+# `drop_last=True` drops the last batch when it is not full: 7 samples give 2 batches of 3.
+
+# %% [markdown] lang="zh"
+# 最后一个批次不满时，`drop_last=True` 把它丢掉：7 个样本只给出 2 个批次，每批 3 个。
 
 # %% [markdown] lang="en"
 # ## Recap
@@ -198,7 +206,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # Your work is in your own copy of the lessons. `tutorlib reset 00` brings a lesson back to its start and keeps your version.
 # `tutorlib doctor` says whether this machine is ready.
 #
-# What next: lesson [01](01_dataloader.ipynb). The map below shows all lessons and your progress.
+# What next: lesson [01](01_dataloader.ipynb), one class that does five jobs. The map below shows all lessons and your progress.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -212,7 +220,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # 你写的内容都在你自己的工作副本里。`tutorlib reset 00` 让一课回到最初，并保留你的版本。
 # `tutorlib doctor` 告诉你这台机器是否就绪。
 #
-# 下一步：第 [01](01_dataloader.ipynb) 课。下面的地图列出所有课程和你的进度。
+# 下一步：第 [01](01_dataloader.ipynb) 课，一个类做五件事。下面的地图列出所有课程和你的进度。
 
 # %%
 exercises.progress()

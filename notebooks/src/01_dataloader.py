@@ -32,6 +32,7 @@
 # %% tags=["setup"]
 import inspect
 
+import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from tutorlib import datasets, exercises, facts, pictures, trace, widgets
@@ -68,7 +69,7 @@ list(loader)
 # There are two kinds of dataset. A **map-style** dataset answers `dataset[key]`.
 # An **iterable-style** dataset hands out samples one after the other.
 # The loader decides between them by one question only: is the object an instance of `IterableDataset`?
-# What the object can do is not looked at. Everything else counts as map-style.
+# What the object can do does not matter. Everything else counts as map-style.
 
 # %% [markdown] lang="zh"
 # 加载器要求一个长度，可谁也没有承诺过它。为什么？
@@ -76,7 +77,7 @@ list(loader)
 # 数据集（dataset）分两种。**映射式**（map-style）数据集回答 `dataset[key]`；
 # **可迭代式**（iterable-style）数据集把样本一个接一个地交出来。
 # 加载器只问一个问题来区分二者：这个对象是不是 `IterableDataset` 的实例？
-# 它不看对象能做什么。其余一切都算映射式。
+# 对象能做什么，它不管。其余一切都算映射式。
 
 
 # %% tags=["claim:DS-01"]
@@ -92,11 +93,20 @@ def outcome(dataset):
         return f"TypeError: {error}"
 
 
-candidates = {"list": [3, 2, 1], "range": range(3), "only __iter__": Countdown(), "IterableDataset": Stream()}
+candidates = {
+    "list": [3, 2, 1],
+    "range": range(3),
+    "only __iter__": Countdown(),
+    "IterableDataset": Stream(),
+}
 facts.Table(
     "one question decides the style",
     [
-        {"dataset": name, "IterableDataset?": isinstance(dataset, IterableDataset), "batches of 2": outcome(dataset)}
+        {
+            "dataset": name,
+            "IterableDataset?": isinstance(dataset, IterableDataset),
+            "batches of 2": outcome(dataset),
+        }
         for name, dataset in candidates.items()
     ],
 )
@@ -106,6 +116,7 @@ facts.Table(
 #
 # A loader over four numbers gives two batches. You loop over the **same** loader twice.
 # How many batches does each loop see? Write your prediction, then run the cell.
+# Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
 # ## 预测、运行、对照
@@ -160,8 +171,12 @@ calls = {
     "no batches": DataLoader(range(4), batch_size=None),
     "one worker": DataLoader(range(4), batch_size=2, num_workers=1),
 }
-rows = [{"job": job, "out": [getattr(b, "tolist", lambda b=b: b)() for b in loader]} for job, loader in calls.items()]
-rows.append({"job": "pinned memory", "out": "pin_memory" in inspect.signature(DataLoader).parameters})
+rows = []
+for job, loader in calls.items():
+    out = [batch.tolist() if isinstance(batch, torch.Tensor) else batch for batch in loader]
+    rows.append({"job": job, "out": out})
+parameters = inspect.signature(DataLoader).parameters
+rows.append({"job": "pinned memory", "out": f"a parameter: {'pin_memory' in parameters}"})
 facts.Table("the same class each time", rows)
 
 # %% [markdown] lang="en"
@@ -194,13 +209,13 @@ for number, batch in enumerate(batches):
 exercises.predict(my_guess, torch=type(batches[0]).__name__)
 
 # %% [markdown] lang="en"
-# The fields were turned over: four tuples of three became one list of three tensors.
-# That the tuple became a list is an old habit of torch. Lesson [08](08_collate.ipynb) is about this step.
+# The fields were transposed: four tuples of three became one list of three tensors.
+# Torch makes a list where you gave a tuple, an old habit. Lesson [08](08_collate.ipynb) is about this step.
 #
 # The same with real data: an image and its label.
 
 # %% [markdown] lang="zh"
-# 字段被“翻转”了：四个三元组变成一个装着三个张量的列表。
+# 字段转置了：四个三元组变成一个列表，里面是三个张量。
 # 元组变成列表，是 torch 的老习惯。第 [08](08_collate.ipynb) 课专讲这一步。
 #
 # 换成真实数据也一样：一张图像和它的标签。
@@ -213,28 +228,27 @@ print(tuple(images.shape), images.dtype, labels.tolist(), labels.dtype)
 # ## The defaults today
 #
 # The notes list 13 parameters, with `shuffle=False` and `prefetch_factor=2`. Ask the class itself.
-# The table shows every parameter that the notes miss or whose default has changed.
+# The table shows every parameter that the notes lack or whose default has changed.
 
 # %% [markdown] lang="zh"
-# ## 今天的默认值
+# ## 如今的默认值
 #
 # 笔记列出 13 个参数，其中 `shuffle=False`、`prefetch_factor=2`。直接问这个类。
 # 表中是笔记里没有的参数，以及默认值已经改变的参数。
 
 # %% tags=["claim:DL-03"]
 noted = dict(
-    dataset=inspect.Parameter.empty, batch_size=1, shuffle=False, sampler=None, batch_sampler=None, num_workers=0,
-    collate_fn=None, pin_memory=False, drop_last=False, timeout=0, worker_init_fn=None, prefetch_factor=2, persistent_workers=False,
+    dataset=inspect.Parameter.empty, batch_size=1, shuffle=False, sampler=None, batch_sampler=None,
+    num_workers=0, collate_fn=None, pin_memory=False, drop_last=False, timeout=0,
+    worker_init_fn=None, prefetch_factor=2, persistent_workers=False,
 )  # fmt: skip
-today = {name: p.default for name, p in inspect.signature(DataLoader.__init__).parameters.items() if name != "self"}
-facts.Table(
-    f"{len(noted)} parameters in the notes, {len(today)} today",
-    [
-        {"parameter": name, "in the notes": str(noted.get(name, "(not there)")), "today": str(default)}
-        for name, default in today.items()
-        if name not in noted or noted[name] is not default
-    ],
-)
+today = {name: parameter.default for name, parameter in parameters.items()}
+rows = []
+for name, default in today.items():
+    if name not in noted or noted[name] is not default:
+        was = repr(noted[name]) if name in noted else "(not there)"
+        rows.append({"parameter": name, "in the notes": was, "today": repr(default)})
+facts.Table(f"{len(noted)} parameters in the notes, {len(today)} today", rows)
 
 # %% [markdown] lang="en"
 # `None` means "decide for me". With workers the loader still reads two batches ahead for each of them.
@@ -242,7 +256,7 @@ facts.Table(
 
 # %% [markdown] lang="zh"
 # `None` 的意思是“替我决定”。有工作进程时，加载器仍为每个进程预取（prefetch）两个批次。
-# 没有工作进程就没有人预取，此时提出这个要求是一个错误。
+# 没有工作进程就没有谁来预取，这时提出要求会报错。
 
 
 # %% tags=["claim:DL-04"]
@@ -251,34 +265,43 @@ def prefetch(**arguments):
         loader = DataLoader(range(4), **arguments)
     except ValueError as error:
         return f"ValueError: {str(error).split('.')[0]}"
-    return f"prefetch_factor={loader.prefetch_factor}, persistent_workers={loader.persistent_workers}"
+    kept = loader.persistent_workers
+    return f"prefetch_factor={loader.prefetch_factor}, persistent_workers={kept}"
 
 
 tries = [{}, {"num_workers": 1}, {"prefetch_factor": 2}, {"persistent_workers": True}]
-facts.Table("who may read ahead", [{"arguments": str(t or "none"), "result": prefetch(**t)} for t in tries])
+rows = [{"arguments": str(given or "none"), "result": prefetch(**given)} for given in tries]
+facts.Table("who may read ahead", rows)
 
 # %% [markdown] lang="en"
 # ## Explore: who fetched what, and when
 #
 # This is a measurement. Each change runs a real loader over 24 digits, and each sample carries the record of its own fetch.
 #
-# Two things to change: set **workers** from 2 to 0. Then set **ahead** from 2 to 1 with two workers.
+# Two things to change: set `workers` to 0; then set `workers` back to 2 and `ahead` to 1.
 
 # %% [markdown] lang="zh"
 # ## 动手探索：谁、在何时、取了什么
 #
-# 这是一次测量。每次改动都会让真实的加载器跑过 24 个数字图像，每个样本都带着自己被取走的记录。
+# 这是一次测量。每次改动，真实的加载器都把 24 张数字图像读一遍，每个样本都带着自己的读取记录。
 #
-# 试着改两处：把 **workers** 从 2 改成 0；再在两个工作进程时把 **ahead** 从 2 改成 1。
+# 试着改两处：把 `workers` 改成 0；再把 `workers` 改回 2，把 `ahead` 改成 1。
 
 
 # %% tags=["explore"]
 def one_epoch(workers, batch_size, ahead):
     reading = {"prefetch_factor": ahead} if workers else {}
-    return trace.record(Subset(digits, range(24)), batch_size=batch_size, num_workers=workers, **reading)
+    few = Subset(digits, range(24))
+    return trace.record(few, batch_size=batch_size, num_workers=workers, **reading)
 
 
-widgets.explore(one_epoch, pictures.timeline, workers=[2, 0, 1], batch_size=[4, 6, 8], ahead=[2, 1, 3])
+widgets.explore(
+    one_epoch,
+    pictures.timeline,
+    workers=[2, 0, 1],
+    batch_size=[4, 6, 8],
+    ahead=[2, 1, 3],
+)
 
 # %% [markdown] lang="en"
 # ## Exercise 1: reading ahead
@@ -297,7 +320,7 @@ widgets.explore(one_epoch, pictures.timeline, workers=[2, 0, 1], batch_size=[4, 
 
 # %% tags=["exercise:01_asked_ahead"]
 def asked_ahead(batches, workers, ahead):
-    """How many of all `batches` are asked for when the first arrives, with prefetch_factor=ahead for each worker?"""
+    """How many of all `batches` are asked for when the first arrives? `ahead` is prefetch_factor."""
     ...
 
 
@@ -370,11 +393,11 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 #
 # | Message | Cause | Where |
 # |---|---|---|
-# | `object of type 'Countdown' has no len()` | an iterable that is no `IterableDataset` | Wrong first |
-# | `'DataLoader' object is not an iterator` | `next(loader)` in place of `next(iter(loader))` | Predict |
+# | `object of type 'Countdown' has no len()` | an iterable that is not an `IterableDataset` | Wrong first |
+# | `'DataLoader' object is not an iterator` | `next(loader)` in place of `next(iter(loader))` | Predict, run, compare |
 # | `prefetch_factor option could only be specified in multiprocessing` | reading ahead without workers | The defaults today |
 #
-# What next: lesson [03](03_iterable_datasets.ipynb), where two workers deliver everything twice.
+# What next: lesson [02](02_map_datasets.ipynb), everything that answers `dataset[key]`.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -384,10 +407,10 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `object of type 'Countdown' has no len()` | 可迭代，但不是 `IterableDataset` | 先看错误 |
-# | `'DataLoader' object is not an iterator` | 把 `next(iter(loader))` 写成了 `next(loader)` | 预测 |
-# | `prefetch_factor option could only be specified in multiprocessing` | 没有工作进程却要预取 | 今天的默认值 |
+# | `'DataLoader' object is not an iterator` | 把 `next(iter(loader))` 写成了 `next(loader)` | 预测、运行、对照 |
+# | `prefetch_factor option could only be specified in multiprocessing` | 没有工作进程却要预取 | 如今的默认值 |
 #
-# 下一步：第 [03](03_iterable_datasets.ipynb) 课，两个工作进程把所有样本都送了两遍。
+# 下一步：第 [02](02_map_datasets.ipynb) 课，凡是能回答 `dataset[key]` 的东西。
 
 # %%
 exercises.progress("01")

@@ -33,12 +33,14 @@
 # %% [markdown] lang="en"
 # ## Set-up
 #
-# `%%importable NAME` at the top of a cell puts the cell's classes where worker processes can find them. Lesson 10 shows why this is needed.
+# `%%importable NAME` at the top of a cell puts the cell's classes where worker processes can find them.
+# Lesson [10](10_start_methods.ipynb) shows why this is needed.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 单元格开头的 `%%importable 名字` 把其中的类放到工作进程找得到的地方。第 10 课说明原因。
+# 单元格开头的 `%%importable 名字` 把其中的类放到工作进程找得到的地方。
+# 第 [10](10_start_methods.ipynb) 课说明原因。
 
 # %% tags=["setup"]
 import dataclasses
@@ -48,6 +50,7 @@ import warnings
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data._utils import worker
 
 from tutorlib import datasets, exercises, facts, pictures, sharding, trace, widgets
 
@@ -96,7 +99,7 @@ exercises.predict(my_guess, torch=len(arrived))
 # With a map-style dataset the main process says which keys each worker reads. A stream has no keys.
 # So nobody divides the work, and two workers deliver everything twice.
 #
-# What happens in a copy stays in that copy. The next dataset counts its own reads.
+# A copy has its own attributes too. The next dataset counts its own reads.
 
 # %% [markdown] lang="zh"
 # ## 概念
@@ -105,7 +108,7 @@ exercises.predict(my_guess, torch=len(arrived))
 # 对映射式数据集，主进程会说明每个工作进程读哪些键。数据流没有键。
 # 于是没有人分工，两个工作进程把所有样本各送一遍。
 #
-# 副本里发生的事只留在副本里。下面的数据集数自己被读了几次。
+# 副本也有自己的属性。下面的数据集数自己被读了几次。
 
 # %%
 # %%importable counting
@@ -168,17 +171,20 @@ my_guess = ...  # for example [1, 2, 3, 4, 4]: the four samples, then counting.r
 
 counting = Counting()
 samples = [int(sample) for sample in DataLoader(counting, num_workers=2)]
+print("no workers:", [int(sample) for sample in DataLoader(Counting())])
 exercises.predict(my_guess, torch=[*samples, counting.reads])
 
 # %% [markdown] lang="en"
-# Each worker counted alone. The main process counted nothing. A cache that a worker fills is lost to everybody else.
+# Each worker counted alone. What happens in a copy stays in that copy: the main process counted nothing.
+# A cache that a worker fills is lost to everybody else.
 #
 # ## Who am I?
 #
 # Inside a worker, `get_worker_info()` answers. In the main process it returns `None`.
 
 # %% [markdown] lang="zh"
-# 每个工作进程各数各的，主进程什么也没数到。工作进程填好的缓存，别的进程都用不上。
+# 每个工作进程各数各的。副本里发生的事只留在副本里：主进程什么也没数到。
+# 工作进程填好的缓存，别的进程都用不上。
 #
 # ## 我是谁
 #
@@ -186,7 +192,7 @@ exercises.predict(my_guess, torch=[*samples, counting.reads])
 
 # %% tags=["claim:IT-05"]
 print("main process:", get_worker_info())
-print("fields:", [field.name for field in dataclasses.fields(torch.utils.data._utils.worker.WorkerInfo)])
+print("fields:", [field.name for field in dataclasses.fields(worker.WorkerInfo)])
 facts.Table("what each worker knows", list(DataLoader(AboutMe(), batch_size=None, num_workers=2)))
 
 # %% [markdown] lang="en"
@@ -209,14 +215,14 @@ print("main seed 5 again, equal:", one == same, "| main seed 6, equal:", one == 
 # %% [markdown] lang="en"
 # ## What the class promises
 #
-# `IterableDataset` asks for one method, `__iter__`. The loader yields what that iterator yields, chunks of any length included.
-# The class takes no arguments of its own, and since torch 2.5 a subclass without `__iter__` cannot be made at all.
+# `IterableDataset` asks for one method, `__iter__`. The loader yields what that iterator yields, **chunks** of any length included.
+# The class takes no arguments of its own, and today a subclass without `__iter__` cannot be instantiated.
 
 # %% [markdown] lang="zh"
 # ## 这个类承诺什么
 #
-# `IterableDataset` 只要求一个方法：`__iter__`。迭代器给什么，加载器就给什么，长短不一的块也照样通过。
-# 这个类本身不接受参数；自 torch 2.5 起，没有 `__iter__` 的子类根本无法创建。
+# `IterableDataset` 只要求一个方法：`__iter__`。迭代器给什么，加载器就给什么，长短不一的**数据块**（chunk）也照样通过。
+# 这个类本身不接受参数；如今，没有 `__iter__` 的子类根本无法创建对象。
 
 
 # %% tags=["claim:IT-01", "claim:IT-02", "claim:IT-03"]
@@ -238,15 +244,19 @@ class Half(IterableDataset):
 def attempt(make):
     try:
         return str(make())
-    except TypeError as error:
-        return f"TypeError: {str(error).partition(' with')[0]}"  # the rest of the message differs between Python versions
+    except (TypeError, RuntimeError) as error:
+        # the end of the message differs between Python versions
+        return f"{type(error).__name__}: {str(error).partition(' with')[0]}"
 
 
+chunks = [chunk.tolist() for chunk in DataLoader(Chunks(), batch_size=None)]
+stacked = attempt(lambda: list(DataLoader(Chunks(), batch_size=3)))
 facts.Table(
     "batch_size=None hands over what the iterator yields",
     [
-        {"dataset": "Letters", "result": [sample for sample in DataLoader(Letters(), batch_size=None)]},
-        {"dataset": "Chunks", "result": [chunk.tolist() for chunk in DataLoader(Chunks(), batch_size=None)]},
+        {"dataset": "Letters", "result": list(DataLoader(Letters(), batch_size=None))},
+        {"dataset": "Chunks", "result": chunks},
+        {"dataset": "Chunks, batch_size=3", "result": stacked},
         {"dataset": "Half, without __iter__", "result": attempt(Half)},
         {"dataset": "Letters with an argument", "result": attempt(lambda: Letters(3))},
     ],
@@ -290,7 +300,8 @@ class SlicedSpan(Span):
 
 def slice_my_copy(worker):
     me = get_worker_info()
-    me.dataset.start, me.dataset.stop = slice_of(me.dataset.start, me.dataset.stop, worker, me.num_workers)
+    mine = me.dataset
+    mine.start, mine.stop = slice_of(mine.start, mine.stop, worker, me.num_workers)
 
 
 # %% [markdown] lang="en"
@@ -305,6 +316,10 @@ def numbers(loader):
     return [int(sample) for sample in loader]
 
 
+def never(worker):
+    1 / 0
+
+
 my_guess = ...  # for example [3, 4, 5, 6]
 
 in_iter = numbers(DataLoader(SlicedSpan(3, 7), num_workers=2))
@@ -313,7 +328,7 @@ first_loop, second_loop = numbers(kept), numbers(kept)
 print("no workers:                      ", numbers(DataLoader(SlicedSpan(3, 7))))
 print("worker_init_fn, first loop:      ", first_loop)
 print("second loop of the same workers: ", second_loop)
-print("worker_init_fn without workers:  ", numbers(DataLoader(Span(3, 7), worker_init_fn=lambda worker: 1 / 0)))
+print("worker_init_fn without workers:  ", numbers(DataLoader(Span(3, 7), worker_init_fn=never)))
 exercises.predict(my_guess, torch=in_iter)
 
 # %% [markdown] lang="en"
@@ -335,11 +350,13 @@ exercises.predict(my_guess, torch=in_iter)
 # %% tags=["predict", "claim:IT-09"]
 my_guess = ...  # for example [3, 5, 4, 6]
 
-quick = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # 12 processes start at once with it
+# a forked process starts at once, and here are 12 of them
+quick = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 with warnings.catch_warnings():
-    # torch warns when there are more workers than cores, with the number of cores of this machine
+    # more workers than cores: torch warns, with the number of cores of this machine
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    crowd = numbers(DataLoader(SlicedSpan(3, 7), num_workers=12, multiprocessing_context=quick))
+    loader = DataLoader(SlicedSpan(3, 7), num_workers=12, multiprocessing_context=quick)
+    crowd = numbers(loader)
 exercises.predict(my_guess, torch=crowd)
 
 # %% [markdown] lang="en"
@@ -354,26 +371,26 @@ exercises.predict(my_guess, torch=crowd)
 
 # %% tags=["claim:IT-13"]
 rows = []
-for worker in range(4):
-    contiguous = list(range(*slice_of(0, 9, worker, 4)))
-    strided = list(sharding.Place(worker=worker, workers=4).share(range(9)))
-    rows.append(
-        {"worker": worker, "contiguous": contiguous, "samples": len(contiguous), "strided": strided, "samples ": len(strided)}
-    )
+for me in range(4):
+    contiguous = list(range(*slice_of(0, 9, me, 4)))
+    strided = list(sharding.Place(worker=me, workers=4).share(range(9)))
+    lengths = {"of contiguous": len(contiguous), "of strided": len(strided)}
+    rows.append({"worker": me, "contiguous": contiguous, "strided": strided} | lengths)
 facts.Table("9 samples over 4 workers", rows)
 
 # %% [markdown] lang="en"
-# A strided slice takes every fourth sample: 0, 4, 8. Shares then differ by at most one, and nobody is idle while another has two.
+# A strided slice takes every fourth sample: 0, 4, 8. Shares then differ by at most one, and nobody is idle while another
+# has two. Exercise 1 asks you to write it.
 #
-# ## Two slips in the documentation's example
+# ## Two slips in the notes' example
 #
 # It calls `super(Span).__init__()`, with the class and without `self`. And it asserts `end > start` with the message
 # `end >= start`. Do these lines do what they say?
 
 # %% [markdown] lang="zh"
-# 间隔切片每隔四个取一个：0、4、8。这样份额最多相差一个，不会有人闲着而别人有两个。
+# 间隔切片每四个取一个：0、4、8。这样份额最多相差一个，不会有人闲着而别人有两个。练习 1 由你来写。
 #
-# ## 文档示例里的两处疏忽
+# ## 笔记示例里的两处疏忽
 #
 # 它写 `super(Span).__init__()`，给了类却没给 `self`。它还断言 `end > start`，报错信息却写 `end >= start`。
 # 这两行真的做到了它们所说的吗？
@@ -407,17 +424,22 @@ def outcome(start, end):
         return f"AssertionError: {error}"
 
 
+empty = numbers(DataLoader(SlicedSpan(3, 3)))
 facts.Table(
     "what the two lines do",
     [
-        {"line": "super(Unbound).__init__()", "result": f"Base was initialized: {hasattr(Unbound(), 'ready')}"},
-        {"line": "super().__init__()", "result": f"Base was initialized: {hasattr(Bound(), 'ready')}"},
-        {"line": "guard(3, 3), end >= start is true", "result": outcome(3, 3)},
-        {"line": "the split of an empty range", "result": str(numbers(DataLoader(SlicedSpan(3, 3))))},
+        {"try": "super(Unbound).__init__()", "result": f"Base ran: {hasattr(Unbound(), 'ready')}"},
+        {"try": "super().__init__()", "result": f"Base ran: {hasattr(Bound(), 'ready')}"},
+        {"try": "Dataset has its own __init__", "result": str("__init__" in vars(Dataset))},
+        {"try": "guard(3, 3): 3 >= 3 is true", "result": outcome(3, 3)},
+        {"try": "the split of an empty range", "result": str(empty)},
     ],
 )
 
 # %% [markdown] lang="en"
+# `super(Unbound)` has no object to work on, so `Base` is left out. It does no harm in the notes' example: `Dataset` has no
+# `__init__` of its own. The guard refuses an empty range, although the split could handle it.
+#
 # ## Explore: ranks times workers
 #
 # Distributed training runs several main processes. Each is a **rank**, and each rank has its own workers.
@@ -427,12 +449,16 @@ facts.Table(
 # then set `ranks` to 1.
 
 # %% [markdown] lang="zh"
+# `super(Unbound)` 没有绑定对象，所以跳过了 `Base`。笔记的示例没有出事，因为 `Dataset` 自己没有 `__init__`。
+# 断言拒绝空区间，而切分本来可以处理它。
+#
 # ## 动手探索：rank 乘以工作进程
 #
 # 分布式训练同时运行几个主进程。每个主进程是一个 **rank**（分布式训练中进程的编号），每个 rank 有自己的工作进程。
 # 文档的示例只问工作进程是谁，不知道还有 rank。
 #
-# 这张表是测量的结果：每个 rank 都有真实的加载器和真实的工作进程在跑。试着改两处：把 `how` 改成 `tutorlib`；再把 `ranks` 改成 1。
+# 这张图是测量结果：每个 rank 都有真实的加载器和真实的工作进程在跑。
+# 试着改两处：把 `how` 改成 `tutorlib`；再把 `ranks` 改成 1。
 
 
 # %% tags=["explore"]
@@ -442,36 +468,43 @@ def who_got_what(ranks, workers, how):
             return SlicedSpan(0, 10)
         return sharding.Sharded(datasets.Numbers(0, 10), rank=rank, world=ranks)
 
-    runs = [trace.record(source(rank), name=int, batch_size=None, num_workers=workers) for rank in range(ranks)]
+    loading = {"name": int, "batch_size": None, "num_workers": workers}
+    runs = [trace.record(source(rank), **loading) for rank in range(ranks)]
     return trace.coverage(runs, expected=range(10))
 
 
-widgets.explore(who_got_what, pictures.grid, ranks=[2, 1, 3], workers=[2, 0, 1], how=["documentation", "tutorlib"])
+widgets.explore(
+    who_got_what,
+    pictures.grid,
+    ranks=[2, 1, 3],
+    workers=[2, 0, 1],
+    how=["documentation", "tutorlib"],
+)
 
 # %% [markdown] lang="en"
 # With `documentation`, both ranks train on the same ten samples: everything twice.
 #
-# The rule that mends it counts all readers in one row: reader `worker * world + rank` of `world * workers`.
-# Ask for the rank where the dataset is **built** (in the main process) and for the worker where it is **iterated**.
+# What mends it counts all readers, over all ranks. A dataset asks for its rank where it is **built** (in the main process)
+# and for its worker where it is **iterated** (in the worker).
 #
 # ## Exercise 1: a fair share
 #
-# Replace the `...` and run both cells.
+# `samples` is a list. Give each worker its strided slice. Replace the `...` and run both cells.
 
 # %% [markdown] lang="zh"
 # 选 `documentation` 时，两个 rank 都在同样的十个样本上训练：全部重复。
 #
-# 补救的规则把所有读者排成一行：`world * workers` 个读者中的第 `worker * world + rank` 个。
-# 在**创建**数据集的地方（主进程里）问 rank，在**遍历**它的地方问工作进程。
+# 补救的办法是把所有 rank 的所有读者一起数。
+# 数据集在**创建**时（主进程里）问自己的 rank，在**遍历**时（工作进程里）问自己是哪个工作进程。
 #
 # ## 练习 1：公平的份额
 #
-# 把 `...` 换成你的代码，然后运行这两个单元格。
+# `samples` 是一个列表。给每个工作进程它的间隔切片。把 `...` 换成你的代码，然后运行这两个单元格。
 
 
 # %% tags=["exercise:03_fair_share"]
 def fair_share(samples, worker, workers):
-    """The part of the list that this worker reads: every sample once, shares differ by at most one."""
+    """The samples of one worker: together every sample once, shares differ by at most one."""
     ...
 
 
@@ -486,17 +519,19 @@ exercises.check("03_fair_share", fair_share)  # stuck? exercises.hint("03_fair_s
 # %% [markdown] lang="en"
 # ## Exercise 2: ranks too
 #
-# Write the `__iter__` of a dataset that knows its rank. It is called in every worker of every rank.
+# Write what the `__iter__` of a rank-aware dataset does. It runs in every worker of every rank, and `world` is the number
+# of ranks. How many readers are there, and which number has this one?
 
 # %% [markdown] lang="zh"
 # ## 练习 2：再加上 rank
 #
-# 写出一个知道自己 rank 的数据集的 `__iter__`。每个 rank 的每个工作进程都会调用它。
+# 数据集知道自己的 rank，写出它的 `__iter__` 要做的事。每个 rank 的每个工作进程都运行它，`world` 是 rank 的总数。
+# 一共有几个读者？当前的读者是第几个？
 
 
 # %% tags=["exercise:03_rank_aware"]
 def read(samples, rank, world, info):
-    """Yield the samples of one reader. `info` is get_worker_info(): None, or an object with id and num_workers."""
+    """Yield the samples of one reader; `info` is what get_worker_info() returns there."""
     ...
 
 
@@ -512,23 +547,31 @@ exercises.check("03_rank_aware", read)  # stuck? exercises.hint("03_rank_aware")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes, about `SlicedSpan(3, 7)`. Which one is no longer true, or never was? Prove it.
+# Four statements in the style of the notes, about `SlicedSpan(3, 7)`. Which one does not hold? Prove it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同，都关于 `SlicedSpan(3, 7)`。哪一条已经不成立，或从未成立？请证明。
+# 四条说法，写法与笔记相同，都关于 `SlicedSpan(3, 7)`。哪一条不成立？请证明。
 
-# %% tags=["bug-hunt", "claim:IT-09", "claim:IT-13"]
+# %% tags=["bug-hunt", "claim:IT-08"]
 my_guess = ...  # 1, 2, 3 or 4
 
+pairs = [batch.tolist() for batch in DataLoader(SlicedSpan(3, 7), batch_size=2, num_workers=2)]
 statements = {
     1: numbers(DataLoader(SlicedSpan(3, 7), num_workers=0)) == [3, 4, 5, 6],
     2: in_iter == [3, 5, 4, 6],
-    3: crowd == [3, 5, 4, 6],
+    3: pairs == [[3, 5], [4, 6]],
     4: sorted(crowd) == sorted(in_iter),
 }
+print("batches of 2:", pairs)
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
+
+# %% [markdown] lang="en"
+# Each worker makes batches of its own samples. The loader takes the finished batches in turn and mixes nothing.
+
+# %% [markdown] lang="zh"
+# 每个工作进程用自己的样本组成批次。加载器轮流取走现成的批次，不会再混合。
 
 # %% [markdown] lang="en"
 # ## Recap
@@ -540,10 +583,10 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # |---|---|---|
 # | no message, every sample twice | an unsharded stream with 2 workers | Wrong first |
 # | `Can't instantiate abstract class Half` | a subclass without `__iter__` | What the class promises |
-# | `only works with end >= start` | the guard demands more than it says | Two slips |
+# | `only works with end >= start` | the guard demands more than it says | Two slips in the notes' example |
 # | no message, ranks train on the same samples | the share forgets ranks | Explore |
 #
-# What next: lesson [08](08_collate.ipynb), how samples become a batch.
+# What next: lesson [04](04_samplers.ipynb), who decides the order.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -555,10 +598,10 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # |---|---|---|
 # | 没有报错，每个样本出现两次 | 数据流没有切分，却用 2 个工作进程 | 先看错误 |
 # | `Can't instantiate abstract class Half` | 子类没有 `__iter__` | 这个类承诺什么 |
-# | `only works with end >= start` | 断言要求的比它说的多 | 两处疏忽 |
+# | `only works with end >= start` | 断言要求的比它说的多 | 笔记示例里的两处疏忽 |
 # | 没有报错，各个 rank 在同样的样本上训练 | 份额忘了 rank | 动手探索 |
 #
-# 下一步：第 [08](08_collate.ipynb) 课，样本怎样变成批次。
+# 下一步：第 [04](04_samplers.ipynb) 课，顺序由谁决定。
 
 # %%
 exercises.progress("03")

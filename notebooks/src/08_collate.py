@@ -76,8 +76,8 @@ next(iter(DataLoader(photos, batch_size=2)))
 # - dict, namedtuple, tuple, list: go inside and start again, one field at a time;
 # - anything else, such as the images above: `TypeError`.
 #
-# Most surprises of this lesson come from the words "the first sample only". The X-ray shows each field before and after, and
-# the rule that fired.
+# Most surprises of this lesson come from the words "the first sample only". The **X-ray** below shows each field before and
+# after, and the rule that fired.
 
 # %% [markdown] lang="zh"
 # ## 概念
@@ -89,7 +89,7 @@ next(iter(DataLoader(photos, batch_size=2)))
 # - 字典、具名元组（namedtuple）、元组、列表：走进去，对每个字段重新开始；
 # - 其他任何东西，例如上面的图像：`TypeError`。
 #
-# 本课的意外大多来自“只看第一个样本”这几个字。下面的透视图列出每个字段整理前后的样子，以及生效的规则。
+# 本课的意外大多来自“只看第一个样本”这几个字。下面的 **X 光图**列出每个字段整理前后的样子，以及生效的规则。
 
 # %% tags=["claim:CO-11"]
 collate.explain([digits[0], digits[1], digits[2]])
@@ -129,43 +129,49 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## Tuple in, what comes out?
 #
-# A digit is a tuple `(image, label)`. The notes promise one tuple of two tensors.
-# Predict the type of the batch. Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
+# A digit is a tuple `(image, label)`. The notes promise a tuple of two tensors; the X-ray says list.
+# A **namedtuple** is a tuple too. Predict the type of a batch of `Point(x, y)` samples.
+# Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
 # ## 元组进去，出来的是什么
 #
-# 一个数字样本是元组 `(image, label)`。笔记承诺得到一个元组，含两个张量。
-# 预测批次的类型。先写下你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
+# 一个数字样本是元组 `(image, label)`。笔记承诺得到一个元组，含两个张量；X 光图说是列表。
+# **具名元组**也是元组。样本是 `Point(x, y)` 时，预测批次的类型。
+# 先写下你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
 
-# %% tags=["predict", "claim:CO-08"]
-my_guess = ...  # "tuple" or "list"
+# %% tags=["predict", "claim:CO-06", "claim:CO-08"]
+my_guess = ...  # "tuple", "list" or "Point"
 
 batch = next(iter(DataLoader(digits, batch_size=4)))
 images, labels = batch
+print("a batch of digits is a", type(batch).__name__)
 print("unpacking works:", tuple(images.shape), labels.tolist())
-exercises.predict(my_guess, torch=type(batch).__name__)
+
+Point = namedtuple("Point", "x y")
+points = default_collate([Point(1, 2), Point(3, 4), Point(5, 6)])
+exercises.predict(my_guess, torch=type(points).__name__)
 
 # %% [markdown] lang="en"
-# Unpacking hides it, `isinstance(batch, tuple)` does not. Which containers are kept?
+# Unpacking hides the list, `isinstance(batch, tuple)` does not. Which other containers are kept?
 
 # %% [markdown] lang="zh"
-# 解包时看不出来，`isinstance(batch, tuple)` 看得出来。哪些容器会保留？
+# 解包时看不出是列表，`isinstance(batch, tuple)` 看得出来。还有哪些容器会保留？
 
 # %% tags=["claim:CO-05", "claim:CO-06", "claim:CO-07", "claim:CO-08"]
-Point = namedtuple("Point", "x y")
 pairs = {
     "list": [[1, 2], [3, 4], [5, 6]],
     "tuple": [(1, 2), (3, 4), (5, 6)],
     "namedtuple": [Point(1, 2), Point(3, 4), Point(5, 6)],
     "dict": [{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 6}],
-    "OrderedDict": [OrderedDict(x=1, y=2), OrderedDict(x=3, y=4), OrderedDict(x=5, y=6)],
-    "defaultdict": [defaultdict(int, x=1, y=2), defaultdict(int, x=3, y=4), defaultdict(int, x=5, y=6)],
+    "OrderedDict": [OrderedDict(x=x, y=x + 1) for x in (1, 3, 5)],
+    "defaultdict": [defaultdict(int, x=x, y=x + 1) for x in (1, 3, 5)],
 }
 rows = []
 for sample, samples in pairs.items():
     out = default_collate(samples)
-    columns = [column.tolist() for column in (out.values() if isinstance(out, dict) else out)]
+    fields = out.values() if isinstance(out, dict) else out
+    columns = [field.tolist() for field in fields]
     rows.append({"sample": sample, "batch": type(out).__name__, "columns": columns})
 facts.Table("three samples of two fields", rows)
 
@@ -175,17 +181,19 @@ facts.Table("three samples of two fields", rows)
 #
 # ## One more dimension in front
 #
-# Tensors, arrays and numbers gain a batch dimension, also where the batch is a single sample. Their shapes must agree.
+# Tensors, arrays and numbers gain a batch dimension, also where the batch is a single sample. Their shapes must agree,
+# and so must the lengths of lists.
 
 # %% [markdown] lang="zh"
 # 每一行都是同样的翻转：三个样本、两个字段，变成两个字段、各三个值。只有普通元组丢了类型；torch 的源码称之为向后兼容。
 #
 # ## 最前面多一维
 #
-# 张量、数组和数字都多出一个批次维（batch dimension），批次里只有一个样本也一样。它们的形状必须相同。
+# 张量、数组和数字都多出一个批次维（batch dimension），批次里只有一个样本也一样。
+# 它们的形状必须相同，列表的长度也必须相同。
 
 
-# %% tags=["claim:CO-03", "claim:CO-09"]
+# %% tags=["claim:CO-03", "claim:CO-07", "claim:CO-09"]
 def batched(samples):
     try:
         out = default_collate(samples)
@@ -201,18 +209,19 @@ kinds = {
     "2 NumPy numbers": [np.float32(1), np.float32(2)],
     "1 int": [3],
     "tensors (2,) and (3,)": [torch.ones(2), torch.ones(3)],
+    "lists of 1 and 2": [[1], [2, 3]],
     "array of strings": [np.array(["a", "b"])],
 }
 rows = [{"samples": name, **batched(samples)} for name, samples in kinds.items()]
 facts.Table("what default_collate makes", rows)
 
 # %% [markdown] lang="en"
-# ## Same numbers, three dtypes
+# ## Same numbers, another order
 #
 # Two batches of the same two numbers, in two orders: `[1, 2.5]` and `[2.5, 1]`. Predict both dtypes.
 
 # %% [markdown] lang="zh"
-# ## 同样的数，三种数据类型
+# ## 同样的数，换个顺序
 #
 # 两个批次，同样的两个数，顺序不同：`[1, 2.5]` 和 `[2.5, 1]`。预测两者的数据类型。
 
@@ -260,21 +269,21 @@ for pair in ([1, 2.5], [2.5, 1]):
     print(pair, "times float32 weights:", times_a_model(default_collate(pair)))
 orders = ([0, 1, 2, 3], [1, 0, 3, 2], [0, 2, 1, 3])
 rows = [{"order": [weights[i] for i in order], "dtypes": dtypes_in_order(order)} for order in orders]
-facts.Table("the same four numbers", rows)
+facts.Table("the same four numbers in batches of 2", rows)
 
 # %% [markdown] lang="en"
 # float64 meets the float32 weights of a model and fails, far from the place where it was made. The way out: decide in the
 # dataset, for example `torch.tensor(value, dtype=torch.float32)`.
 #
-# ## Keys that vanish
+# ## Keys that differ
 #
 # The second digit carries a note. Which keys has the batch?
 
 # %% [markdown] lang="zh"
-# float64 遇到模型的 float32 权重就会报错，而出错的位置离这里很远。
+# float64 遇到模型的 float32 权重就会报错，那里离它产生的地方已经很远。
 # 出路：在数据集里就定下来，例如 `torch.tensor(value, dtype=torch.float32)`。
 #
-# ## 消失的键
+# ## 键不一样时
 #
 # 第二个数字样本带着一条备注。批次里有哪些键？
 
@@ -346,7 +355,8 @@ facts.Table("two samples each", rows)
 
 # %% tags=["claim:CO-02"]
 torch_rules = torch.utils.data._utils.collate.default_collate_fn_map
-print("torch has rules for:", sorted(kind.__name__ for kind in torch_rules if isinstance(kind, type)))
+kinds = sorted(kind.__name__ for kind in torch_rules if isinstance(kind, type))
+print("torch has rules for:", kinds)
 
 collate_photos = collate.with_rules({PIL.Image.Image: list})
 pictures_of_batch, labels = collate_photos([(photos[0], digits[0][1]), (photos[1], digits[1][1])])
@@ -399,11 +409,16 @@ print(collated(strokes))
 # %%
 padded, ragged = collate.pad(mask=True)(strokes), collate.ragged(strokes)
 packed, listed = collate.packed(strokes), collate.listed(strokes)
-ways = {"pad": [padded.values], "ragged": [ragged.values()], "packed": [packed.data], "listed": listed}
-rows = [
-    {"rule": rule, "tensors": [tuple(t.shape) for t in tensors], "numbers": sum(t.numel() for t in tensors)}
-    for rule, tensors in ways.items()
-]
+ways = {
+    "pad": [padded.values],
+    "ragged": [ragged.values()],
+    "packed": [packed.data],
+    "listed": listed,
+}
+rows = []
+for rule, tensors in ways.items():
+    shapes, count = [tuple(one.shape) for one in tensors], sum(one.numel() for one in tensors)
+    rows.append({"rule": rule, "tensors": shapes, "numbers": count})
 mean_of_all, mean_of_real = padded.values.mean().item(), padded.values[padded.mask].mean().item()
 print(f"mean of the padded batch: {mean_of_all:.3f} | of the real columns: {mean_of_real:.3f}")
 facts.Table("three strokes, 18 columns of 8 pixels", rows)
@@ -461,18 +476,20 @@ exercises.predict(my_guess, torch=rows[4]["outcome"] == rows[5]["outcome"])
 #
 # ## Explore: which rule, at which place?
 #
-# Every picture is one real call of a collate function. It starts with the note that vanished. Two things to change: set
-# **function** to `strict`; then set **samples** to `widths differ` and **function** to `pad`.
+# Every picture is one real call of a collate function. It starts with the note that vanished.
+#
+# Two things to change: set `function` to `strict`; then set `samples` to `widths differ` and `function` to `pad`.
 
 # %% [markdown] lang="zh"
 # 工作进程直接在共享内存里堆叠。它按数字总数留出空间：6 × 8 + 5 × 8 = 88。
 # 然后要两份**第一个**样本的形状：96 放不下，80 放得下。所以 “not resizable” 和 “equal size” 是同一个错误。
-# 两条信息都没说是哪个字段。透视图会说。
+# 两条信息都没说是哪个字段。X 光图会说。
 #
 # ## 动手探索：哪条规则，在哪个位置
 #
 # 每张图都是整理函数的一次真实调用。第一张就是那条消失的备注。
-# 试着改两处：把 **function** 改成 `strict`；再把 **samples** 改成 `widths differ`，**function** 改成 `pad`。
+#
+# 试着改两处：把 `function` 改成 `strict`；再把 `samples` 改成 `widths differ`，把 `function` 改成 `pad`。
 
 # %% tags=["explore"]
 samples_of = {
@@ -577,7 +594,7 @@ exercises.check("08_pad_rows", pad_rows)  # stuck? exercises.hint("08_pad_rows")
 
 # %% tags=["exercise:same_keys"]
 def same_keys(samples):
-    """Like default_collate, or ValueError("sample 1: ...") where keys differ from those of sample 0."""
+    """Like default_collate; ValueError("sample 1: ...") where keys differ from those of sample 0."""
     ...
 
 
@@ -631,15 +648,15 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | Message | Cause | Where |
 # |---|---|---|
 # | `batch must contain tensors, numpy arrays, numbers, dicts or lists` | `None`, an image, a path, a set | Wrong first |
-# | no message, a list | a tuple went in | Tuple in |
-# | no message, float64 | the first number is a `float` | Three dtypes |
-# | no message, a key is missing | the first sample lacks it | Keys that vanish |
-# | `KeyError: 'note'` | a later sample lacks it | Keys that vanish |
+# | no message, a list | a tuple went in | Tuple in, what comes out? |
+# | no message, float64 | the first number is a `float` | Same numbers, another order |
+# | no message, a key is missing | the first sample lacks it | Keys that differ |
+# | `KeyError: 'note'` | a later sample lacks it | Keys that differ |
 # | `Could not infer dtype of NoneType` | `None` behind an `int` | What cannot be collated |
 # | `stack expects each tensor to be equal size` | lengths differ | Lengths that differ |
 # | `Trying to resize storage that is not resizable` | lengths differ, in a worker | Where to look first |
 #
-# What next: lesson [10](10_start_methods.ipynb), where a collate function from a notebook cell meets spawn.
+# What next: lesson [09](09_workers.ipynb), what happens inside the workers.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -650,15 +667,15 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `batch must contain tensors, numpy arrays, numbers, dicts or lists` | `None`、图像、路径、集合 | 先看错误 |
-# | 没有报错，得到列表 | 样本是元组 | 元组进去 |
-# | 没有报错，float64 | 第一个数是 `float` | 三种数据类型 |
-# | 没有报错，少了一个键 | 第一个样本没有它 | 消失的键 |
-# | `KeyError: 'note'` | 后面的样本没有它 | 消失的键 |
+# | 没有报错，得到列表 | 样本是元组 | 元组进去，出来的是什么 |
+# | 没有报错，float64 | 第一个数是 `float` | 同样的数，换个顺序 |
+# | 没有报错，少了一个键 | 第一个样本没有它 | 键不一样时 |
+# | `KeyError: 'note'` | 后面的样本没有它 | 键不一样时 |
 # | `Could not infer dtype of NoneType` | `None` 排在 `int` 后面 | 什么不能整理 |
 # | `stack expects each tensor to be equal size` | 长度不同 | 长度不同 |
 # | `Trying to resize storage that is not resizable` | 长度不同，在工作进程里 | 先看哪里 |
 #
-# 下一步：第 [10](10_start_methods.ipynb) 课，笔记本单元格里的整理函数遇上 spawn。
+# 下一步：第 [09](09_workers.ipynb) 课，工作进程里发生了什么。
 
 # %%
 exercises.progress("08")

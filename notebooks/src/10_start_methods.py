@@ -62,7 +62,8 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tutorlib import datasets, exercises, facts, pictures, trace, widgets
 
 # %load_ext tutorlib.cells
-methods = [m for m in ("fork", "forkserver", "spawn") if m in multiprocessing.get_all_start_methods()]
+supported = multiprocessing.get_all_start_methods()
+methods = [method for method in ("fork", "forkserver", "spawn") if method in supported]
 if "forkserver" in methods:
     multiprocessing.set_forkserver_preload(["torch"])
 print("ready")
@@ -129,7 +130,11 @@ tried
 
 # %% tags=["claim:PL-01"]
 same = torch.multiprocessing.get_start_method() == multiprocessing.get_start_method()
-choices = {"None": None, "'spawn'": "spawn", "get_context('spawn')": multiprocessing.get_context("spawn")}
+choices = {
+    "None": None,
+    "'spawn'": "spawn",
+    "get_context('spawn')": multiprocessing.get_context("spawn"),
+}
 rows = []
 for written, choice in choices.items():
     loader = DataLoader(range(2), num_workers=1, multiprocessing_context=choice)
@@ -140,12 +145,12 @@ facts.Table(f"each loader may choose; torch's default is Python's: {facts.cell(s
 
 # %% [markdown] lang="en"
 # Without a choice, torch leaves it to Python's `multiprocessing`. Its default depends on the system **and** on the
-# version of Python. The notes say: `fork` on Unix. Python 3.14 changed that, because a clone of a process with
+# version of Python. The notes say: `fork` on Unix, `spawn` on Windows and macOS. Python 3.14 changed the first, because a clone of a process with
 # running threads can hang. Here is the rule, and a check that your machine obeys it.
 
 # %% [markdown] lang="zh"
 # 你不选，torch 就交给 Python 的 `multiprocessing`。它的默认值取决于操作系统，**也**取决于 Python 的版本。
-# 笔记说：Unix 上是 `fork`。Python 3.14 改了这一点，因为克隆一个有线程在跑的进程可能卡死。
+# 笔记说：Unix 上是 `fork`，Windows 和 macOS 上是 `spawn`。Python 3.14 改了前一半，因为克隆一个有线程在跑的进程可能卡死。
 # 下面是这条规则，并检查你的机器是否遵守它。
 
 # %% tags=["claim:PL-02", "claim:PL-04"]
@@ -156,12 +161,14 @@ rule = {
     ("Windows", "any"): "spawn",
 }
 system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, "Linux")
-python = "any" if system != "Linux" else "from 3.14" if sys.version_info >= (3, 14) else "up to 3.13"
+python = "from 3.14" if sys.version_info >= (3, 14) else "up to 3.13"
+if system != "Linux":
+    python = "any"
 obeys = rule[system, python] == multiprocessing.get_start_method()
 facts.Table(
     f"the default start method; this machine follows the rule: {facts.cell(obeys)}",
     [
-        {"system": where, "Python": version, "default": method, "as the notes say": version != "from 3.14"}
+        {"system": where, "Python": version, "default": method, "as noted": version != "from 3.14"}
         for (where, version), method in rule.items()
     ],
 )
@@ -199,13 +206,13 @@ trace.start_methods(Sealed(), methods)
 # before a worker existed.
 #
 # So there are two moments to fail. **Early**, in the main process: pickle refuses, and the message is clear.
-# **Late**, in the worker: pickle was content, but the name leads nowhere. That was `Squares`. The X-ray shows which is which.
+# **Late**, in the worker: pickle was content, but the name leads nowhere. That was `Squares`. The **X-ray** below shows which is which.
 
 # %% [markdown] lang="zh"
 # `fork` 从没问过：克隆的内存里本来就有这个对象，连 lambda 一起。另外两种立刻就问了，那时工作进程还不存在。
 #
 # 所以失败有两个时刻。**早**：在主进程里，pickle 拒绝，报错信息清楚。
-# **晚**：在工作进程里，pickle 没有异议，可名字找不到东西。`Squares` 就是这样。下面的透视图分清二者。
+# **晚**：在工作进程里，pickle 没有异议，可名字找不到东西。`Squares` 就是这样。下面的 **X 光图**分清二者。
 
 
 # %% tags=["claim:PL-06"]
@@ -235,19 +242,20 @@ trace.pickled(
 
 # %% tags=["claim:PL-06"]
 parcel = pickle.dumps(default_collate)
+looked_for = {
+    "the name of its module": default_collate.__module__.encode(),
+    "its own name": b"default_collate",
+    "its code": default_collate.__code__.co_code,
+}
 facts.Table(
     "default_collate, pickled",
-    [
-        {"in the parcel": "the name of its module", "found": default_collate.__module__.encode() in parcel},
-        {"in the parcel": "its own name", "found": b"default_collate" in parcel},
-        {"in the parcel": "its code", "found": default_collate.__code__.co_code in parcel},
-    ],
+    [{"in the parcel": what, "found": text in parcel} for what, text in looked_for.items()],
 )
 
 # %% [markdown] lang="en"
 # ## The cell that everybody can import
 #
-# The documentation's advice: define such things at the top level of a module. A notebook is no module, but a cell can become one.
+# The documentation's advice: define such things at the top level of a module. A notebook is not a module, but a cell can become one.
 # `%%importable NAME` writes the cell to a file `NAME.py` that workers find. Whatever the cell needs, it imports itself.
 
 # %% [markdown] lang="zh"
@@ -285,13 +293,13 @@ class MarkedSquares(Dataset):
 trace.start_methods(MarkedSquares(), methods)
 
 # %% [markdown] lang="en"
-# The same class, all methods. Now something that fails without a message.
+# The same kind of class, and all methods deliver.
 #
 # You change a setting while the notebook runs: `squares.FACTOR = 10`. Then a `spawn` worker reads the four squares.
 # What arrives? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
-# 同样的类，所有方式都能用。下面是一种没有报错的失败。
+# 同一种类，所有方式都送到了。
 #
 # 笔记本运行途中，你改了一个设置：`squares.FACTOR = 10`。然后一个 `spawn` 工作进程读这四个平方数。
 # 会到达什么？先写下你的预测，再运行单元格。
@@ -305,7 +313,8 @@ squares.FACTOR = 10
 delivered, read = {}, {}
 for method in methods:
     read[method] = MarkedSquares()
-    loader = DataLoader(read[method], batch_size=None, num_workers=1, multiprocessing_context=method)
+    loading = {"batch_size": None, "num_workers": 1, "multiprocessing_context": method}
+    loader = DataLoader(read[method], **loading)
     delivered[method] = [int(sample) for sample in loader]
     print(f"{method:<10}", delivered[method])
 exercises.predict(my_guess, torch=delivered["spawn"])
@@ -370,14 +379,17 @@ rows = []
 with tempfile.TemporaryDirectory() as folder:
     for name, text in scripts.items():
         Path(folder, f"{name}.py").write_text(text, encoding="utf-8")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    running = {name: subprocess.Popen([sys.executable, f"{name}.py"], cwd=folder, **pipes) for name in scripts}
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+    running = {}
+    for name in scripts:
+        running[name] = subprocess.Popen([sys.executable, f"{name}.py"], **settings)
     for name, process in running.items():
         out, err = process.communicate()
         last = (err if process.returncode else out).strip().splitlines()[-1]
         last = re.sub(r"\(pid\(s\) [\d, ]+\) ", "", last)
         complaint = re.search("An attempt has been made to start a new process", err)
-        row = {"script": name, "its top level ran as": re.findall(r"runs as (\w+)", out), "last line": last}
+        ran_as = re.findall(r"runs as (\w+)", out)
+        row = {"script": name, "its top level ran as": ran_as, "last line": last}
         rows.append({**row, "higher up": complaint and complaint[0]})
 facts.Table("three scripts", rows)
 
@@ -388,16 +400,19 @@ facts.Table("three scripts", rows)
 #
 # ## Explore: what a start costs
 #
-# Each run starts real workers on real digits. Two things to change: set `workers` to 2 and press Run; then set
-# `dataset` to `notebook class`.
+# Each run starts real workers on real digits.
+#
+# Two things to change: set `workers` to 2 and press Run; then set `dataset` to `notebook class` and press Run.
 
 # %% [markdown] lang="zh"
-# 没有保护，第二遍运行又想启动自己的工作进程。Python 拦住它，工作进程死掉，而主进程只知道“exited unexpectedly”。
+# 没有保护，第二遍运行又想启动自己的工作进程。Python 拦住它，工作进程死掉，而主进程只知道 “exited unexpectedly”。
 # 真正的原因在输出里更靠上的位置。在 `fork` 下这个错误一直藏着，直到脚本换了系统。
 #
 # ## 动手探索：启动要花多少
 #
-# 每次运行都让真实的工作进程读真实的数字图像。试着改两处：把 `workers` 改成 2，按 Run；再把 `dataset` 改成 `notebook class`。
+# 每次运行都让真实的工作进程读真实的数字图像。
+#
+# 试着改两处：把 `workers` 改成 2，按 Run；再把 `dataset` 改成 `notebook class`，按 Run。
 
 # %% tags=["explore"]
 datasets_to_try = {
@@ -427,7 +442,7 @@ widgets.explore(start, pictures.bars, run="button", dataset=list(datasets_to_try
 # 条形的长短是测出来的。克隆几乎不花时间。全新的 Python 要重新导入 torch：每轮（epoch）、每个工作进程都要几秒，
 # 除非你设置 `persistent_workers=True`。这里的 `forkserver` 快，是因为准备单元格已经给了它 torch。
 #
-# ## 练习 1：你自己的透视
+# ## 练习 1：你自己的 X 光检查
 #
 # 把 `...` 换成你的代码，然后运行这两个单元格。你的答案要与函数、类、数组、lambda 和锁的真实结果对照。
 
@@ -463,7 +478,7 @@ exercises.check("10_how_it_travels", how_it_travels)  # stuck? exercises.hint("1
 
 # %% tags=["exercise:10_scaler"]
 def make_scaler(factor):
-    """A collate function: make_scaler(10)([1, 2]) gives tensor([10, 20]), here and in a spawn worker."""
+    """make_scaler(10) is a collate function: [1, 2] gives tensor([10, 20]), in a spawn worker too."""
     ...
 
 
@@ -484,13 +499,13 @@ def make_scaler(factor):
 exercises.check("10_scaler", make_scaler)  # stuck? exercises.hint("10_scaler")
 
 # %% [markdown] lang="en"
-# ## Peek, and it stops
+# ## After one look
 #
 # `Late` opens its SQLite file at the first read, so a fresh object travels well. You look at one sample, as everybody does.
 # Can you still start a `spawn` worker? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
-# ## 看了一眼，就启动不了
+# ## 看了一眼之后
 #
 # `Late` 到第一次读取才打开 SQLite 文件，所以刚建好的对象走得了。你和所有人一样，先看了一个样本。
 # 还能启动 `spawn` 工作进程吗？先写下你的预测，再运行单元格。
@@ -566,7 +581,7 @@ exercises.check("10_reader", Reader)  # stuck? exercises.hint("10_reader")
 # ## Bug hunt
 #
 # All of this stands at the top level of a module, as the notes ask, "to ensure that workers find it". For one of the
-# four lines that is no longer true. Which one? Prove it.
+# four lines that is not true. Which one? Prove it.
 
 # %% [markdown] lang="zh"
 # ## 找错
@@ -608,14 +623,14 @@ exercises.predict(my_guess, torch=[row["travels"] for row in lines.rows()].index
 #
 # | Message | Cause | Where |
 # |---|---|---|
-# | `Can't get attribute 'Squares' on <module '__main__'` | a class of a notebook cell | Wrong first |
+# | `Can't get attribute 'Squares' on` | a class of a notebook cell | Wrong first |
 # | `DataLoader worker (pid(s) ...) exited unexpectedly` | the worker died; the reason stands higher up | Wrong first |
 # | `An attempt has been made to start a new process` | a script without a main guard | The script that runs twice |
-# | `Can't pickle <function <lambda>` | a lambda, on its own or inside | Nothing travels, Bug hunt |
-# | `cannot pickle 'sqlite3.Connection' object` | an open connection in the dataset | Peek, and it stops |
+# | `Can't pickle <function <lambda>` | a lambda, on its own or inside | Nothing travels under fork, Bug hunt |
+# | `cannot pickle 'sqlite3.Connection' object` | an open connection in the dataset | After one look |
 # | no message, other numbers | a global changed at run time | The cell that everybody can import |
 #
-# What next: lesson 11, random numbers in workers.
+# What next: lesson [11](11_randomness.ipynb), which random numbers repeat.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -625,14 +640,14 @@ exercises.predict(my_guess, torch=[row["travels"] for row in lines.rows()].index
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | `Can't get attribute 'Squares' on <module '__main__'` | 单元格里的类 | 先看错误 |
+# | `Can't get attribute 'Squares' on` | 单元格里的类 | 先看错误 |
 # | `DataLoader worker (pid(s) ...) exited unexpectedly` | 工作进程死了，原因在更靠上的输出里 | 先看错误 |
 # | `An attempt has been made to start a new process` | 脚本没有主程序保护 | 运行两遍的脚本 |
 # | `Can't pickle <function <lambda>` | lambda，单独出现或藏在里面 | fork 什么也不用搬；找错 |
-# | `cannot pickle 'sqlite3.Connection' object` | 数据集里有打开的连接 | 看了一眼，就启动不了 |
+# | `cannot pickle 'sqlite3.Connection' object` | 数据集里有打开的连接 | 看了一眼之后 |
 # | 没有报错，数字不同 | 运行途中改了全局变量 | 谁都能导入的单元格 |
 #
-# 下一步：第 11 课，工作进程里的随机数。
+# 下一步：第 [11](11_randomness.ipynb) 课，哪些随机数会重复。
 
 # %%
 exercises.progress("10")

@@ -50,6 +50,7 @@
 # 每一步随机抽一个批次，网络也会随机丢弃一些单元。
 
 # %% tags=["setup"]
+import pickle
 import tarfile
 import tempfile
 import zipfile
@@ -69,7 +70,8 @@ folder = Path(room.name)
 
 
 def make():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10))
+    layers = [nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10)]
+    model = nn.Sequential(*layers)
     return {
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
@@ -122,8 +124,9 @@ tomorrow["model"].load_state_dict(torch.load(folder / "model.pt"))
 torch.set_rng_state(random_state)
 resumed += [step(**tomorrow) for _ in range(4)]
 
-print("same loss at each step:", [a == b for a, b in zip(through, resumed, strict=True)])
-exercises.predict(my_guess, torch=next(number for number in range(8) if through[number] != resumed[number]))
+same = [a == b for a, b in zip(through, resumed, strict=True)]
+print("same loss at each step:", same)
+exercises.predict(my_guess, torch=same.index(False))
 
 # %% [markdown] lang="en"
 # Step 4 still agrees: its loss is computed before the optimizer moves anything. From step 5 on it is another training.
@@ -145,15 +148,12 @@ exercises.predict(my_guess, torch=next(number for number in range(8) if through[
 
 # %%
 state = straight["optimizer"].state_dict()
-buffers = [kept["momentum_buffer"] for kept in state["state"].values()]
-named = enumerate(straight["model"].named_parameters())
-facts.Table(
-    "what the optimizer remembers",
-    [
-        {"number": n, "parameter": name, "shape": tuple(parameter.shape), "momentum buffer": tuple(buffers[n].shape)}
-        for n, (name, parameter) in named
-    ],
-)
+rows = []
+for number, (name, parameter) in enumerate(straight["model"].named_parameters()):
+    buffer = state["state"][number]["momentum_buffer"]
+    shapes = {"shape": tuple(parameter.shape), "momentum buffer": tuple(buffer.shape)}
+    rows.append({"number": number, "parameter": name} | shapes)
+facts.Table("what the optimizer remembers", rows)
 
 # %% [markdown] lang="en"
 # The settings are in the state too. You make an optimizer with `lr=99` and load the state of one with `lr=0.1`.
@@ -192,7 +192,8 @@ def load_into(model):
     except ValueError as error:
         return f"ValueError: {error}"
     parameter = optimizer.param_groups[0]["params"][0]
-    return f"loads; parameter {tuple(parameter.shape)}, buffer {tuple(optimizer.state[parameter]['momentum_buffer'].shape)}"
+    buffer = optimizer.state[parameter]["momentum_buffer"]
+    return f"loads; parameter {tuple(parameter.shape)}, buffer {tuple(buffer.shape)}"
 
 
 my_guess = ...  # "ValueError" or "loads"
@@ -232,6 +233,7 @@ for epoch in range(3):  # each epoch overwrites the file
     )
 
 content = torch.load(folder / "last.tar")
+number = content["loss as a number"]
 facts.Table(
     "last.tar",
     [
@@ -241,7 +243,7 @@ facts.Table(
         {"question": "loss comes back as", "answer": type(content["loss"]).__name__},
         {"question": "and wants gradients?", "answer": content["loss"].requires_grad},
         {"question": "and remembers how it was computed?", "answer": not content["loss"].is_leaf},
-        {"question": "loss.item() comes back as", "answer": type(content["loss as a number"]).__name__},
+        {"question": "loss.item() comes back as", "answer": type(number).__name__},
     ],
 )
 
@@ -284,13 +286,14 @@ parts = make()
 parts["model"].load_state_dict(content["model_state_dict"])
 parts["optimizer"].load_state_dict(content["optimizer_state_dict"])
 dropout = parts["model"][3]
-print("model filled:", all(torch.equal(a, b) for a, b in zip(parts["model"].parameters(), model.parameters(), strict=True)))
-print("go on after epoch", content["epoch"], "| loss is a number:", isinstance(content["loss as a number"], float))
+pairs = zip(parts["model"].parameters(), model.parameters(), strict=True)
+print("model filled:", all(torch.equal(loaded, saved) for loaded, saved in pairs))
+print("go on after epoch", content["epoch"], "| loss is a number:", isinstance(number, float))
 print("eval(): drops units:", parts["model"].eval() is not None and dropout.training)
 print("train(): drops units:", parts["model"].train() is not None and dropout.training)
 
 # %% [markdown] lang="en"
-# What lives outside of the model is not in its state. An embedding of its own must be saved by its own name.
+# What lives outside the model is not in its state. A separate embedding layer must be saved under its own name.
 
 # %% [markdown] lang="zh"
 # 模型之外的东西不在它的状态里。单独的嵌入层要用自己的名字另存。
@@ -330,7 +333,14 @@ def resume(before, after, momentum, dropout):
     return checkpoint.resume_proof(made, step, k=before, m=after)
 
 
-widgets.explore(resume, pictures.ruler, before=[4, 2, 6], after=[4, 2], momentum=[0.9, 0.0], dropout=[0.2, 0.0])
+widgets.explore(
+    resume,
+    pictures.ruler,
+    before=[4, 2, 6],
+    after=[4, 2],
+    momentum=[0.9, 0.0],
+    dropout=[0.2, 0.0],
+)
 
 # %% [markdown] lang="en"
 # With model, optimizer and random state, the resumed training is bit-equal. The notes save only the first two.
@@ -361,16 +371,27 @@ exercises.predict(my_guess, torch=killed.outcomes["torch.save"].count("lost"))
 # `torch.save` empties the old file first. `checkpoint.save` writes a second file beside it, waits until the disk has it,
 # and then gives it the old name in one step. At every moment one whole checkpoint is there.
 #
-# It also refuses at once what could not be loaded tomorrow. A loss from numpy looks like a number:
+# It also refuses at once what could not be loaded tomorrow. A loss from NumPy looks like a number. `torch.save` takes it:
 
 # %% [markdown] lang="zh"
 # `torch.save` 先清空旧文件。`checkpoint.save` 在旁边写第二个文件，等磁盘真正写好，再一步换成旧名字。
 # 任何时刻都有一份完整的检查点。
 #
-# 明天加载不了的东西，它今天就拒绝。来自 numpy 的损失看上去只是一个数：
+# 明天加载不了的东西，它今天就拒绝。来自 NumPy 的损失看上去只是一个数，`torch.save` 照收不误：
 
-# %% tags=["raises-exception"]
+# %% tags=["raises-exception", "claim:CK-08"]
+torch.save({"loss": np.float64(0.25)}, folder / "numpy.pt")
+try:
+    torch.load(folder / "numpy.pt")
+except pickle.UnpicklingError as error:
+    print("torch.save saved it; torch.load:", type(error).__name__)
 checkpoint.save(folder / "last.pt", model=model, loss=np.float64(0.25))
+
+# %% [markdown] lang="en"
+# With a plain number it saves. `checkpoint.resume` fills all parts or none, and hands back the other values.
+
+# %% [markdown] lang="zh"
+# 换成普通的数就能保存。`checkpoint.resume` 要么填好所有部分，要么一个也不动，其余的值交还给你。
 
 # %%
 saved = checkpoint.save(folder / "last.pt", **straight, epoch=3, loss=0.25)
@@ -441,24 +462,34 @@ exercises.check("19_safe_save", safe_save)  # stuck? exercises.hint("19_safe_sav
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines in the style of the notes. Which line is no longer true, or never was? Prove it.
+# Four lines in the style of the notes. Which line is not true? Prove it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码，写法与笔记相同。哪一行已经不成立，或从未成立？请证明。
+# 四行代码，写法与笔记相同。哪一行不成立？请证明。
 
-# %% tags=["bug-hunt", "claim:CK-04"]
+# %% tags=["bug-hunt", "claim:CK-08"]
 my_guess = ...  # 1, 2, 3 or 4
 
+torch.save(model.eval().state_dict(), folder / "eval.tar")
+loaded = make()["model"]
+loaded.load_state_dict(torch.load(folder / "eval.tar"))
 again = torch.load(folder / "last.tar")
 lines = {
     1: again["epoch"] == 2,
     2: set(again) >= {"epoch", "loss", "model_state_dict", "optimizer_state_dict"},
-    3: tarfile.is_tarfile(folder / "last.tar"),
+    3: loaded.training is model.training,
     4: again["optimizer_state_dict"]["param_groups"][0]["lr"] == 0.1,
 }
+print("saved in training mode:", model.training, "| after loading:", loaded.training)
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
+
+# %% [markdown] lang="en"
+# The mode is no part of the state. `eval()` before saving does not help: call it after loading.
+
+# %% [markdown] lang="zh"
+# 模式不是状态的一部分。保存之前调用 `eval()` 没有用，要在加载之后调用。
 
 # %% [markdown] lang="en"
 # ## Recap
@@ -470,25 +501,26 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | no message, the loss drifts away | optimizer or random state forgotten | Wrong first, Explore |
 # | `doesn't match the size of optimizer's group` | another number of parameters | Matched by position |
-# | `SyntaxError` | three dots inside of a dictionary | Saving |
-# | `cannot save last.pt: loss is numpy.float64` | a value that `torch.load` would refuse | A crash while saving |
+# | `SyntaxError` | three dots inside a dictionary | Saving: one dictionary, one file |
+# | `loss is a numpy.float64, which load would refuse` | a NumPy number in the checkpoint | A crash while saving |
 #
-# What next: `tutorlib claims --section "General Checkpoint"` lists what you proved here.
+# What next: back to the map in lesson [00](00_start.ipynb). `tutorlib claims --section "General Checkpoint"` lists what
+# you proved here.
 
 # %% [markdown] lang="zh"
 # ## 小结
 #
 # 检查点装下会变的一切：模型、优化器、随机状态、训练到了哪里。torch 按位置匹配优化器状态，不检查形状。
-# 先写到旁边，再改名：崩溃也不丢东西。
+# 先写到旁边，再改名：中途崩溃也不会丢。
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | 没有报错，损失越走越偏 | 忘了优化器或随机状态 | 先看错误、动手探索 |
 # | `doesn't match the size of optimizer's group` | 参数个数不同 | 按位置匹配 |
-# | `SyntaxError` | 字典里的省略号 | 保存 |
-# | `cannot save last.pt: loss is numpy.float64` | `torch.load` 会拒绝的值 | 保存途中崩溃 |
+# | `SyntaxError` | 字典里的省略号 | 保存：一个字典，一个文件 |
+# | `loss is a numpy.float64, which load would refuse` | 检查点里有 NumPy 的数 | 保存途中崩溃 |
 #
-# 下一步：`tutorlib claims --section "General Checkpoint"` 列出你在本课证明过的论断。
+# 下一步：回到第 [00](00_start.ipynb) 课看地图。`tutorlib claims --section "General Checkpoint"` 列出你在本课证明过的论断。
 
 # %%
 exercises.progress("19")

@@ -12,7 +12,8 @@ An author writes `lesson_NN.py`: for each exercise a law, the wrong answers that
     steps = Exercise("00_steps", law, wrong=[Wrong(floor, "english", "chinese")], hints=[("english", "chinese"), ...])
 
 When the answer fails, the named wrong answers meet the same cases; one that behaves as the answer does lends its message.
-Messages are English, or Chinese where the environment variable TUTORLIB_LANG is zh.
+Messages are in the language of the notebook: Chinese in the folder `zh` of a working copy, English in `en`; elsewhere
+Chinese where the environment variable TUTORLIB_LANG is zh, else English.
 """
 
 from __future__ import annotations
@@ -844,6 +845,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _language() -> str:
+    with contextlib.suppress(OSError):  # the folder may be gone
+        here = Path.cwd()  # a kernel works in its notebook's folder
+        if here.name in lessons.LANGUAGES and (here.parent / ".tutorlib").is_dir():
+            return here.name
     return "zh" if os.environ.get("TUTORLIB_LANG", "").lower().startswith("zh") else "en"
 
 

@@ -111,8 +111,8 @@ rank_aware = Exercise(
     ],
     hints=[
         (
-            "How many readers are there in all? Give each of them its own number, from 0 on.",
-            "一共有多少个读者？给每个读者一个从 0 开始的编号。",
+            "There are world * workers readers. Give each of them its own number, from 0 on, and deal out as in exercise 1.",
+            "一共有 world * workers 个读者。给每个读者一个从 0 开始的编号，再像练习 1 那样分。",
         ),
         (
             "Without workers (info is None) there is 1 reader in each rank, and its number is 0.",
