@@ -9,6 +9,7 @@ busy machine it is the better figure. Goals: at most 50 ms a module, and the fir
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from pathlib import Path
 import tutorlib
 from tutorlib.facts import Table
 
+# As for a user: compiled once and kept (a shell may forbid that; then each start compiles every module anew).
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 MODULE_GOAL, COMMAND_GOAL = 0.050, 0.5
 COMMANDS = (["--help"], ["doctor"])
 
@@ -49,7 +52,8 @@ def modules() -> list[str]:
 
 
 def python(code: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     if done.returncode:
         raise SystemExit(f"a measuring process failed: {done.stderr.strip().splitlines()[-1:]}")
     return done.stdout.strip().splitlines()[-1]
@@ -60,7 +64,7 @@ def first_line(arguments: list[str]) -> float:
     start = time.perf_counter()
     code = "import sys; from tutorlib.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-u", "-c", code, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         seconds = time.perf_counter() - start

@@ -4,10 +4,12 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections import namedtuple
+from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
@@ -241,7 +243,7 @@ def test_the_pair(said, ok, text):
     ],
 )
 def test_workers_that_fail_get_the_advice_that_fits(error, mend):
-    trial = doctor.Future()
+    trial = Future()
     trial.set_result(answer(error=error))
     found = doctor._workers("spawn", trial)
     assert (found.name, found.ok, found.found) == ("workers, spawn", False, error)
@@ -249,7 +251,7 @@ def test_workers_that_fail_get_the_advice_that_fits(error, mend):
 
 
 def test_wrong_batches_are_not_ready():
-    trial = doctor.Future()
+    trial = Future()
     trial.set_result(answer(batches=[[0, 1]], seconds=1.0, default="fork"))
     assert not doctor._workers("fork", trial).ok
 
@@ -378,7 +380,7 @@ def test_no_loopback(monkeypatch):
     def refuse(*arguments, **settings):
         raise OSError("Permission denied")
 
-    monkeypatch.setattr(doctor.socket, "create_server", refuse)
+    monkeypatch.setattr(socket, "create_server", refuse)
     found = doctor._loopback()
     assert not found.ok and found.found == "no connection to 127.0.0.1: Permission denied" and "firewall" in found.mend
 
@@ -451,7 +453,7 @@ def test_a_check_that_fails_itself_is_one_line(monkeypatch):
 
 
 def broken():
-    future = doctor.Future()
+    future = Future()
     future.set_result(answer(error="no process could be started: [Errno 12] Cannot allocate memory"))
     return future
 

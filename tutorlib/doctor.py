@@ -7,16 +7,13 @@ limit, so it answers where `import torch` fails, hangs or crashes. Unlike other 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -120,8 +117,14 @@ def names() -> tuple[str, ...]:
     return (
         *_AT_ONCE,
         *("torch", "torchvision", "JupyterLab", "widgets", "kernel"),
-        *(f"workers, {method}" for method in multiprocessing.get_all_start_methods()),
+        *(f"workers, {method}" for method in _methods()),
     )
+
+
+def _methods() -> list[str]:
+    import multiprocessing
+
+    return multiprocessing.get_all_start_methods()
 
 
 def _checks(limit: float) -> Iterator[Check]:
@@ -133,7 +136,7 @@ def _checks(limit: float) -> Iterator[Check]:
         yield from _safely("torch", lambda: _torch(imports))
         yield from _safely("torchvision", lambda: _pair(imports, pair.result()))
         yield from _safely("Jupyter", lambda: _jupyter(jupyter.result()))
-        methods = multiprocessing.get_all_start_methods()
+        methods = _methods()
         loads = {method: trials.start(_LOADER.format(method=method)) for method in methods} if imports.ok else {}
         for method in methods:
             yield from _safely(f"workers, {method}", partial(_workers, method, loads.get(method)))
@@ -173,12 +176,14 @@ def _environment() -> Check:
 
 
 def _packages() -> Check:
+    from importlib import metadata  # it brings half of the standard library along: not before the first line
+
     needs = _requirements()
     bad = []
     for name, least in needs.items():
         try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
             bad.append(f"{name} is missing")
             continue
         if _numbers(version) < _numbers(least):
@@ -195,7 +200,9 @@ def _requirements() -> dict[str, str]:
 
         lines = tomllib.loads((CLONE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
-        lines = [line for line in importlib.metadata.requires("tutorlib") or [] if "extra ==" not in line]
+        from importlib import metadata
+
+        lines = [line for line in metadata.requires("tutorlib") or [] if "extra ==" not in line]
     found = [re.match(r"\s*([\w.-]+)[^><=~;]*(?:>=\s*([\w.]+))?", line) for line in lines]
     return {match[1]: match[2] or "0" for match in found if match}
 
@@ -285,8 +292,10 @@ def _pair(imports: _Answer, pair: _Answer) -> Check:
 
 
 def _version(package: str) -> str:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
+    from importlib import metadata
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
     return ""
 
 
@@ -446,6 +455,8 @@ def _memory_sizes() -> tuple[float | None, float | None]:
 
 def _loopback() -> Check:
     """Jupyter's kernels and the ranks of a lesson talk over it."""
+    import socket
+
     try:
         with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2], timeout=5):
             return Check("loopback", True, "programs on this machine reach each other at 127.0.0.1")

@@ -396,11 +396,11 @@ WIDGET_MIMES = ("application/vnd.jupyter.widget-view+json", "application/vnd.jup
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Only texts of errors are washed: what a lesson prints itself, it can print without such things (`stale` holds that).
 _WASH = (
-    (re.compile(r" at 0x[0-9a-fA-F]+"), " at 0x..."),
-    (re.compile(r"\b(pid(?:\(s\))?:?) ?\d+(?:, ?\d+)*"), r"\1 ..."),
-    (re.compile(r"(?:[A-Za-z]:)?[^\s'\":]*[/\\]site-packages[/\\]"), "site-packages/"),
-    (re.compile(r"(?:/private)?(?:/tmp|/var/folders/[^\s'\"/]+/[^\s'\"/]+/T)/[^\s'\"/:,)]+"), "<temporary>"),
-    (re.compile(r"[A-Za-z]:[^\s'\"]*[/\\]Temp[/\\]+[^\s'\"/\\:,)]+"), "<temporary>"),
+    (r" at 0x[0-9a-fA-F]+", " at 0x..."),
+    (r"\b(pid(?:\(s\))?:?) ?\d+(?:, ?\d+)*", r"\1 ..."),
+    (r"(?:[A-Za-z]:)?[^\s'\":]*[/\\]site-packages[/\\]", "site-packages/"),
+    (r"(?:/private)?(?:/tmp|/var/folders/[^\s'\"/]+/[^\s'\"/]+/T)/[^\s'\"/:,)]+", "<temporary>"),
+    (r"[A-Za-z]:[^\s'\"]*[/\\]Temp[/\\]+[^\s'\"/\\:,)]+", "<temporary>"),
 )
 
 
@@ -456,7 +456,7 @@ def _error_text(text: str) -> str:
         lines = lines[:start] + lines[(frames[-1] if frames else start) + 1 :]
     kept = "\n".join(line.rstrip() for line in lines)
     for pattern, instead in _WASH:
-        kept = pattern.sub(instead, kept)
+        kept = re.sub(pattern, instead, kept)
     return kept
 
 

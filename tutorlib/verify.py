@@ -441,14 +441,14 @@ def _languages(one: Lesson, en: Any, zh: Any, mend: str) -> Iterator[Finding]:
             yield Finding(one.number, f"[{number}]", "outputs of en and zh", left, right, mend, details)
 
 
-_VOLATILE = {
-    "an address": re.compile(r"\b0x[0-9a-fA-F]{6,}\b"),
-    "a temporary path": re.compile(r"/tmp/|/var/folders/|\\Temp\\|ipykernel_\d+"),
-    "a path of this machine": re.compile(r"site-packages|/home/\w+|/Users/\w+|/root/|[A-Z]:\\Users"),
-    "a process id": re.compile(r"\bpid(?:\(s\))?\W{0,2}\d+", re.IGNORECASE),
-    "a time": re.compile(r"\b\d\d:\d\d:\d\d\b|\b20\d\d-\d\d-\d\d[T ]\d\d|\b\d+\.\d+ ?(?:s|ms|µs|us|seconds)\b"),
-    "a colour code": re.compile(r"\x1b\["),
-    "an address of a network": re.compile(r"(?:https?:)?//[\w.-]*(?:cdn|unpkg|jsdelivr|cloudflare)[\w.-]*", re.IGNORECASE),
+_VOLATILE = {  # compiled when they are used: a dozen of them would be half of the import
+    "an address": r"\b0x[0-9a-fA-F]{6,}\b",
+    "a temporary path": r"/tmp/|/var/folders/|\\Temp\\|ipykernel_\d+",
+    "a path of this machine": r"site-packages|/home/\w+|/Users/\w+|/root/|[A-Z]:\\Users",
+    "a process id": r"(?i)\bpid(?:\(s\))?\W{0,2}\d+",
+    "a time": r"\b\d\d:\d\d:\d\d\b|\b20\d\d-\d\d-\d\d[T ]\d\d|\b\d+\.\d+ ?(?:s|ms|µs|us|seconds)\b",
+    "a colour code": r"\x1b\[",
+    "an address of a network": r"(?i)(?:https?:)?//[\w.-]*(?:cdn|unpkg|jsdelivr|cloudflare)[\w.-]*",
 }
 
 
@@ -463,7 +463,7 @@ def _outputs(one: Lesson, book: Any) -> Iterator[Finding]:
                     continue
                 text = _readable(name, content)
                 for what, pattern in _VOLATILE.items():
-                    if match := pattern.search(text):
+                    if match := re.search(pattern, text):
                         found = " ".join(text[max(0, match.start() - 20) : match.end() + 20].split()).replace("\x1b", "ESC")
                         yield Finding(
                             one.number, f"[{number}]", f"{what} in {_kind(output)}", "the same on every machine", found, mend

@@ -730,7 +730,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `stack expects each tensor to be equal size` | `Resize(224)`, and pictures that are not square | Resize |
 # | no message, all predictions wrong | `train` and `val` number their classes differently | Bug hunt |
 #
-# What next: lesson [19](19_checkpoint.ipynb), which saves what the model has learned.
+# What next: lesson [15](15_exactly_once.ipynb), every sample exactly once, in equal steps.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -747,7 +747,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `stack expects each tensor to be equal size` | 写了 `Resize(224)`，而图片不是正方形 | Resize |
 # | 没有报错，预测全错 | `train` 和 `val` 给类的编号不同 | 找错 |
 #
-# 下一步：第 [19](19_checkpoint.ipynb) 课，保存模型学到的东西。
+# 下一步：第 [15](15_exactly_once.ipynb) 课，每个样本恰好一次，每个 rank 步数相等。
 
 # %%
 exercises.progress("14")
