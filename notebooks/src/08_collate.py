@@ -33,12 +33,14 @@
 # %% tags=["setup"]
 import json
 import pathlib
+import tempfile
 from collections import OrderedDict, defaultdict, namedtuple
 
 import numpy as np
 import PIL.Image
 import torch
 from torch.utils.data import DataLoader, default_collate
+from torchvision.datasets import ImageFolder
 
 from tutorlib import collate, datasets, exercises, facts, pictures, widgets
 
@@ -49,21 +51,19 @@ print("ready:", len(digits), "real digits")
 # ## Wrong first
 #
 # The notes say: a value that cannot become a tensor is put into a list.
-# Here are two digits as PIL images, as an image folder without a transform delivers them. Run the cell.
+# Here is a folder with one picture of each digit. Read without a transform, it gives PIL images. Run the cell.
 
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
 # 笔记说：无法变成张量的值会放进列表。
-# 这里有两个数字的 PIL 图像，没有变换的图像文件夹给出的就是这种对象。运行这个单元格。
+# 这里有一个图像文件夹，每个数字一张图。不加变换读出来的是 PIL 图像。运行这个单元格。
 
 
 # %% tags=["raises-exception", "wrong-first", "claim:CO-10"]
-def as_picture(image):
-    return PIL.Image.fromarray((image[0] * 255).byte().numpy())
-
-
-photos = [as_picture(digits[0][0]), as_picture(digits[1][0])]
+room = tempfile.TemporaryDirectory()  # removed when the kernel ends
+folder = datasets.write_image_tree(pathlib.Path(room.name, "digits"), per_class=1)
+photos = [image for image, label in ImageFolder(folder)]
 next(iter(DataLoader(photos, batch_size=2)))
 
 # %% [markdown] lang="en"
@@ -332,7 +332,7 @@ values = {
     "str": ["a", "b"],
     "bytes": [b"a", b"b"],
     "None": [None, None],
-    "image": photos,
+    "image": photos[:2],
     "path": [pathlib.PurePosixPath("0.png"), pathlib.PurePosixPath("1.png")],
     "set": [{1}, {2}],
     "None after an int": [3, None],
@@ -359,7 +359,7 @@ kinds = sorted(kind.__name__ for kind in torch_rules if isinstance(kind, type))
 print("torch has rules for:", kinds)
 
 collate_photos = collate.with_rules({PIL.Image.Image: list})
-pictures_of_batch, labels = collate_photos([(photos[0], digits[0][1]), (photos[1], digits[1][1])])
+pictures_of_batch, labels = collate_photos([(photos[0], 0), (photos[1], 1)])
 print([picture.size for picture in pictures_of_batch], labels)
 
 # %% [markdown] lang="en"
