@@ -1124,3 +1124,15 @@ def test_bad_input_of_the_killed_overwrite():
         overwrite_killed(lambda state, path: None)
     with pytest.raises(ValueError, match="needs a way of saving and times and size of at least 1, found 0 and 1000000"):
         overwrite_killed(save, times=0)
+
+
+def test_a_killed_overwrite_does_not_wait_for_threads_that_a_fork_has_lost(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch; from tutorlib import checkpoint\n"
+        "if __name__ == '__main__': print(checkpoint.overwrite_killed(checkpoint.save, times=1).outcomes)",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
+    assert ended.stdout.strip() == "{'checkpoint.save': ('old',)}", ended.stderr

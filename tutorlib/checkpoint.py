@@ -1228,6 +1228,7 @@ def _importable(function: Callable[..., Any]) -> None:
 
 
 def _overwrite_all(saves: Sequence[Callable[..., Any]], times: int, size: int, folder: str, answer: Any) -> None:
+    torch.set_num_threads(1)  # a forked copy of a process whose torch has threads waits for them for ever
     try:
         outcomes, stray = {}, {}
         for number, function in enumerate(saves):
@@ -1250,7 +1251,11 @@ def _overwrite(function: Callable[..., Any], times: int, size: int, path: Path) 
         torch.save(_marked(1.0, size), path)
         process = context.Process(target=_killed_at, args=(whole * moment // times, function, path, size))
         process.start()
-        process.join()
+        process.join(60)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise CheckpointError("a process that was to be killed while saving did not end within 60 s")
         outcomes.append(_left(path, size))
     _save_with(function, path, 2.0, size)
     return tuple(outcomes), sum(1 for entry in path.parent.iterdir() if entry != path)
