@@ -51,10 +51,14 @@ class Learner:
         self.page = page
 
     def open(self, address: str, lesson: str) -> None:
-        self.page.goto(re.sub(r"00_start", lesson, address), timeout=PATIENCE)
-        self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=PATIENCE)
-        expect(self.page.get_by_text(re.compile(r"\| Idle$"))).to_be_visible(timeout=PATIENCE)
+        # The working copy remembers its open tabs, and another test's notebook would come to the front: begin without.
+        self.page.goto(re.sub(r"00_start", lesson, address) + "&reset", timeout=PATIENCE)
+        tab = self.page.locator("#jp-main-dock-panel .lm-DockPanel-tabBar .lm-mod-current")
+        expect(tab).to_have_count(1, timeout=PATIENCE)
+        expect(tab).to_contain_text(lesson[:10], timeout=PATIENCE)
         self.notebook = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook")
+        expect(self.notebook).to_have_count(1, timeout=PATIENCE)
+        expect(self.page.get_by_text(re.compile(r"\| Idle$"))).to_be_visible(timeout=PATIENCE)
         self.notebook.locator(".jp-Cell").first.wait_for(state="attached", timeout=PATIENCE)
 
     def cell(self, number: int):
