@@ -8,15 +8,11 @@ order of outputs; loaded as a pytest plugin (`pytest --nbval -p tutorlib.verify`
 
 from __future__ import annotations
 
-import base64
-import binascii
 import copy
-import difflib
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -201,6 +197,9 @@ def _told_apart(x: str, y: str) -> tuple[str, str]:
 
 
 def _decoded(text: str) -> str:
+    import base64  # here and below: what costs milliseconds is imported where it is used
+    import binascii
+
     try:
         return base64.b64decode(text, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
@@ -209,12 +208,15 @@ def _decoded(text: str) -> str:
 
 def _unified(expected: str, found: str, left: str, right: str) -> str:
     """A unified difference, cut to what a terminal can show."""
+    import difflib
+
     lines = list(difflib.unified_diff(expected.splitlines(), found.splitlines(), left, right, lineterm="", n=1))
     shown = [line if len(line) <= 300 else f"{line[:300]}... ({len(line)} characters)" for line in lines[:60]]
     return "\n".join([*shown, *([f"... {len(lines) - 60} more lines"] if len(lines) > 60 else [])])
 
 
 def _pixels(content: str) -> Any:
+    import base64
     from io import BytesIO
 
     import numpy
@@ -680,6 +682,8 @@ def run(
 
 
 def _run_pytest(folder: Path, waiting: dict[str, int], jobs: int, findings: list[Finding], tell: Progress) -> dict[str, float]:
+    import subprocess
+
     parallel = min(jobs, len(waiting)) if find_spec("xdist") else 1
     command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "no:cacheprovider", "-p", "nbval.plugin"]
     command += ["-p", "tutorlib.verify", "--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]

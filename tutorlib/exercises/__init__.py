@@ -19,7 +19,6 @@ Chinese where the environment variable TUTORLIB_LANG is zh, else English.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import dis
 import html
 import importlib
@@ -27,7 +26,6 @@ import json
 import linecache
 import math
 import os
-import pkgutil
 import random
 import re
 import sys
@@ -42,7 +40,6 @@ from pathlib import Path
 from typing import Any
 
 from tutorlib import facts, lessons
-from tutorlib.exercises import limits
 from tutorlib.facts import Facts
 
 __all__ = [
@@ -412,6 +409,8 @@ _hints_given: dict[str, int] = {}
 
 
 def _lessons() -> list[str]:
+    import pkgutil
+
     return sorted(
         found.name[len("lesson_") :] for found in pkgutil.iter_modules(__path__) if re.fullmatch(r"lesson_\d\d", found.name)
     )
@@ -428,6 +427,8 @@ def _exercise(name: str) -> Exercise:
     if name in known:
         return known[name]
     every = [other for lesson in _lessons() for other in _exercises(lesson)]
+    import difflib  # here and below: what costs milliseconds is imported where a learner's call needs it
+
     near = difflib.get_close_matches(str(name), every, n=1)
     meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known or every)}"
     raise ValueError(f"no exercise is called {name!r}: {meant}")
@@ -438,6 +439,8 @@ def _exercise(name: str) -> Exercise:
 
 def _judge(exercise: Exercise, answer: object, limit: float) -> Verdict:
     """Run law and wrong answers apart; read what they reported, down to a process that died in the middle of a case."""
+    from tutorlib.exercises import limits
+
     ended = limits.run(lambda send: _trial(exercise, answer, send), limit)
     last: dict[str, dict[str, Any]] = {message["kind"]: message for message in ended.messages}
     case = last.get("begun", {})
@@ -720,6 +723,8 @@ def _last_line(error: BaseException) -> str:
     except Exception:
         lines = []
     if isinstance(error, MemoryError) or any("can't allocate memory" in line for line in lines):
+        from tutorlib.exercises import limits
+
         return f"MemoryError: more than {limits.MEMORY / 2**30:g} GB"
     if any(line.startswith("Original Traceback") for line in lines):
         return _short(_scrub(lines[-1]))
