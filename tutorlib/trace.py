@@ -637,12 +637,12 @@ def pickled(**objects: Any) -> Pickled:
     The loader's own pickle (`ForkingPickler`) moves the numbers of tensors to shared memory and sends a handle: a note
     says so, and nothing is moved or started here. Source: PL-04, PL-06.
 
-    >>> pickled(collate=torch.stack, image=torch.ones(3), key=lambda row: row[0])
+    >>> pickled(test=torch.is_tensor, image=torch.ones(3), key=lambda row: row[0])
     3 objects for a spawn worker: 1 by reference, 1 by value, 1 refused
-    object   travels       names        worker finds them  note
-    collate  by reference  torch.stack  yes                -
-    image    by value      -            yes                its numbers as shared memory, not a copy
-    key      refused       -            -                  a lambda cannot be imported by name
+    object  travels       names            worker finds them  note
+    test    by reference  torch.is_tensor  yes                -
+    image   by value      -                yes                its numbers as shared memory, not a copy
+    key     refused       -                -                  a lambda cannot be imported by name
     """
     rows: list[dict[str, object]] = []
     sizes: dict[str, int] = {}
