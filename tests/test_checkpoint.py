@@ -1136,3 +1136,14 @@ def test_a_killed_overwrite_does_not_wait_for_threads_that_a_fork_has_lost(tmp_p
     environment = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
     assert ended.stdout.strip() == "{'checkpoint.save': ('old',)}", ended.stderr
+
+
+def test_a_missing_file_is_told_with_what_stands_beside_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint '.*last\.pt': its folder holds none; checkpoint\.save"):
+        load(tmp_path / "last.pt")
+    for number in range(7):
+        save(tmp_path / f"epoch{number}.pt", epoch=number)
+    with pytest.raises(FileNotFoundError, match=r"holds epoch0\.pt, .*, epoch4\.pt and 2 more; "):
+        load(tmp_path / "last.pt")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*gone' either; "):
+        load(tmp_path / "gone" / "last.pt")

@@ -462,6 +462,16 @@ def load(path: AnyPath, *, map_location: Any = "cpu", verify: bool = True) -> An
     return dict(content) if hasattr(content, "_tutorlib") else content
 
 
+def _beside_it(path: AnyPath) -> str:
+    """What stands where a file was looked for: the way out of a wrong name or a wrong folder."""
+    folder = Path(os.fspath(path)).parent
+    if not folder.is_dir():
+        return f"there is no folder {os.fspath(folder)!r} either; look from the current folder, or give the whole path"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".pt", ".pth", ".tar", ".bin"))
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"its folder holds {shown or 'none'}; checkpoint.save(path, model=model) writes one"
+
+
 @contextlib.contextmanager
 def _opened(path: AnyPath) -> Iterator[BinaryIO]:
     if Path(path).is_dir():
@@ -469,7 +479,7 @@ def _opened(path: AnyPath) -> Iterator[BinaryIO]:
     try:
         file = Path(path).open("rb")  # noqa: SIM115 (closed below, where its errors are not a missing file's)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no checkpoint {_name(path)}") from None
+        raise FileNotFoundError(f"there is no checkpoint {_name(path)}: {_beside_it(path)}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {_name(path)}: {error.strerror or error}") from error
     with file:

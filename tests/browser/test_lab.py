@@ -69,7 +69,9 @@ class Learner:
         sources = self.notebook.locator(".jp-Cell").evaluate_all(
             "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? c.querySelector('.jp-InputArea').textContent : '')"
         )
-        return next(number for number, source in enumerate(sources) if text in source)
+        found = [number for number, source in enumerate(sources) if text in source]
+        assert found, f"no code cell holds {text!r} among {len(sources)} cells"
+        return found[0]
 
     def select(self, number: int) -> None:
         """Walk to a cell with the arrow keys, in command mode."""
