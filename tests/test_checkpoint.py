@@ -33,7 +33,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tutorlib import checkpoint
-from tutorlib.checkpoint import CheckpointError, compare, inspect, load, overwrite_killed, resume, resume_proof, save
+from tutorlib.checkpoint import (
+    CheckpointError,
+    base,
+    compare,
+    inspect,
+    load,
+    overwrite_killed,
+    resume,
+    resume_proof,
+    save,
+    saving,
+)
 
 quiet = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -160,7 +171,7 @@ def test_tensors_come_back_with_their_bits_strides_and_sharing_and_inspect_agree
     state = {"list": found, "tied": found[0], "view": found[0].view(found[0].shape)}
     save(tmp_path / "tensors.pt", state=state)
     back = load(tmp_path / "tensors.pt")["state"]
-    assert bits(back) == bits(state) and checkpoint._differences(back, state, "") == []
+    assert bits(back) == bits(state) and base.differences(back, state, "") == []
     assert [t.stride() for t in back["list"]] == [t.stride() for t in found]
     assert back["tied"] is back["list"][0]
     assert back["view"].untyped_storage()._cdata == back["tied"].untyped_storage()._cdata
@@ -174,7 +185,7 @@ def test_tensors_come_back_with_their_bits_strides_and_sharing_and_inspect_agree
 
 
 def test_bits_are_compared_also_where_strides_are_odd_and_values_are_not_equal_to_themselves():
-    same = lambda a, b: checkpoint._differences(a, b, "x")  # noqa: E731
+    same = lambda a, b: base.differences(a, b, "x")  # noqa: E731
     nan = torch.tensor([float("nan")])
     assert same({"a": [nan, float("nan")]}, {"a": [nan.clone(), float("nan")]}) == []
     assert same(torch.ones(1).as_strided([1], [2]), torch.ones(1)) == []
@@ -288,6 +299,8 @@ import os, random, signal, subprocess, sys, time
 import torch
 from tutorlib import checkpoint
 
+torch.set_num_threads(1)  # a forked copy waits for ever for the threads that it has lost
+
 def overwrite(path, value):
     while True:
         value += 1
@@ -354,13 +367,13 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypa
     path = tmp_path / "last.pt"
     save(path, epoch=1)
     before = path.read_bytes()
-    beside = checkpoint._beside
+    beside = saving._beside
 
     def full(goal):
         fresh, file = beside(goal)
         return fresh, Full(file, room)
 
-    monkeypatch.setattr(checkpoint, "_beside", full)
+    monkeypatch.setattr(saving, "_beside", full)
     with pytest.raises(CheckpointError) as caught:
         save(path, weights=torch.ones(1000))
     assert str(caught.value) == f"cannot save '{path}': {os.strerror(errno.ENOSPC)}; the earlier file is untouched"
@@ -373,7 +386,7 @@ def test_an_error_of_the_system_at_any_step_is_one_text_and_loses_nothing(tmp_pa
         raise PermissionError(errno.EACCES, "Permission denied")
 
     path = tmp_path / "last.pt"
-    monkeypatch.setattr(checkpoint, step, refuse)  # as in a folder that cannot be written; root may write anywhere
+    monkeypatch.setattr(saving, step, refuse)  # as in a folder that cannot be written; root may write anywhere
     with pytest.raises(CheckpointError) as caught:
         save(path, epoch=1)
     assert str(caught.value) == f"cannot save '{path}': Permission denied; nothing was written"
@@ -384,7 +397,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "_flush_to_disk", stop)
+    monkeypatch.setattr(saving, "_flush_to_disk", stop)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "last.pt", epoch=1)
     assert list(tmp_path.iterdir()) == []
@@ -404,7 +417,7 @@ def test_temporary_files_of_dead_processes_are_swept_and_those_of_living_ones_ke
     goal = tmp_path / "last.pt"
     (tmp_path / f".last.pt.{'0' * 12}.tmp").write_bytes(b"half")
     (tmp_path / f".other.pt.{'0' * 12}.tmp").write_bytes(b"half")
-    fresh, held = checkpoint._beside(goal)
+    fresh, held = saving._beside(goal)
     with held:
         assert save(goal, epoch=1).swept == 1
         assert strays(tmp_path) == [f".{'last.pt'}.{fresh.name.split('.')[3]}.tmp", f".other.pt.{'0' * 12}.tmp"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -72,9 +73,9 @@ def gone(pid: int) -> bool:
             os.kill(pid, 0)
         except (ProcessLookupError, OSError):
             return True
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return True
+        with contextlib.suppress(OSError):  # no /proc on this system, or the process ended since the line above
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
         time.sleep(0.1)
     return False
 

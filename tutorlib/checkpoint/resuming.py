@@ -1,0 +1,358 @@
+"""The state back into all parts of a training, or into none."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tutorlib.checkpoint.base import (
+    AnyPath,
+    CheckpointError,
+    an,
+    counted,
+    described,
+    differences,
+    first_line,
+    kind_of,
+    listed,
+    memory_of,
+    parameter_names,
+    quoted,
+    same,
+    tensors_in,
+)
+from tutorlib.checkpoint.matching import LoadReport, compare
+from tutorlib.checkpoint.reading import read
+from tutorlib.facts import Facts
+
+
+@dataclass(frozen=True, repr=False)
+class Resumed(Facts):
+    """What `resume` put back: one row for each name in the file. `values` holds what no part took, such as the epoch.
+
+    `changed` are the settings of optimizers that the file replaced: a learning rate given to the constructor is gone.
+    """
+
+    path: Path
+    parts: tuple[tuple[str, str, int, str], ...]
+    values: Mapping[str, Any]
+    changed: tuple[str, ...]
+
+    def summary(self) -> str:
+        taken = sum(1 for part in self.parts if part[3].startswith("resumed"))
+        return f"{counted(taken, 'part')} resumed, {counted(len(self.values), 'value')} given back"
+
+    def rows(self) -> list[dict[str, object]]:
+        return [{"part": name, "kind": kind, "tensors": tensors, "outcome": how} for name, kind, tensors, how in self.parts]
+
+
+class _Plan(NamedTuple):
+    """How one part is put back: `apply` does it, `undo` takes it back, `check` says what differs afterwards."""
+
+    name: str
+    apply: Callable[[], object]
+    undo: Callable[[], object]
+    check: Callable[[], list[str]]
+    changed: list[str]
+    tensors: int
+    last: bool
+
+
+def resume(path: AnyPath, /, *, map_location: Any = "cpu", verify: bool = True, **parts: Any) -> Resumed:
+    """Put the state of a checkpoint back into the parts, all of it or nothing; plain values come back in `.values`.
+
+    Everything is checked before anything is changed: the file (see `load`), the keys, shapes and dtypes of each model,
+    the class, groups and parameters of each optimizer (torch matches these by position and accepts any shape; here they
+    are matched by name where the model is a part too, and by shape). If a part then still refuses its state, or does not
+    come back bit-equal, all parts get back what they had.
+
+    Raises `FileNotFoundError`, `TypeError` for a part without `load_state_dict`, and `CheckpointError` with every
+    problem found. Claims: CK-01, CK-02, CK-05, CK-08.
+
+    >>> import tempfile
+    >>> from tutorlib.checkpoint import save
+    >>> def made(lr):
+    ...     model = torch.nn.Linear(2, 1)
+    ...     return {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=lr)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(f"{folder}/last.pt", **made(lr=0.1), epoch=3)
+    ...     resumed = resume(f"{folder}/last.pt", **made(lr=99.0))
+    >>> resumed
+    2 parts resumed, 1 value given back
+    part       kind    tensors  outcome
+    model      Linear        2  resumed
+    optimizer  SGD           0  resumed; lr 99 -> 0.1
+    epoch      int           0  in .values
+    >>> resumed.values
+    {'epoch': 3}
+    """
+    for name, part in parts.items():
+        if not isinstance(part, torch.Generator) and (isinstance(part, type) or not hasattr(part, "load_state_dict")):
+            raise TypeError(f"{name} is {an(part)} without load_state_dict: plain values come back in resume(...).values")
+    content = read(path, map_location, verify)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{quoted(path)} holds {an(content)}, expected a dictionary of parts; nothing was changed")
+    notes = getattr(content, "_tutorlib", {})
+    absent = [name for name in parts if name not in content]
+    if absent:
+        found = ", ".join(map(str, content)) or "nothing"
+        raise CheckpointError(f"{quoted(path)} has no {', '.join(absent)}: it holds {found}; nothing was changed")
+
+    problems: list[str] = []
+    plans = [_planned(name, part, content[name], notes, parts, problems) for name, part in parts.items()]
+    if problems:
+        raise CheckpointError(f"cannot resume from {quoted(path)}: {listed(problems)}; nothing was changed")
+    _apply_all(path, plans)
+
+    rows = []
+    for name, state in content.items():
+        kind = notes.get("kinds", {}).get(name) or (type(parts[name]).__name__ if name in parts else kind_of(state))
+        plan = next((p for p in plans if p.name == name), None)
+        if plan is not None:
+            rows.append((name, kind, plan.tensors, "; ".join(["resumed", *plan.changed])))
+        else:
+            how = "in .values, not asked for" if name in notes.get("kinds", {}) else "in .values"
+            rows.append((str(name), kind, tensors_in(state), how))
+    values = {name: value for name, value in content.items() if name not in parts}
+    return Resumed(Path(path), tuple(rows), values, tuple(text for plan in plans for text in plan.changed))
+
+
+def _planned(name: str, part: Any, state: Any, notes: Mapping[str, Any], parts: Mapping[str, Any], problems: list[str]) -> _Plan:
+    """Check one part against its state; add what is wrong to `problems`."""
+    saved, here = notes.get("kinds", {}).get(name), type(part).__name__
+    changed: list[str] = []
+    if not isinstance(part, torch.nn.Module) and saved not in (None, here):
+        problems.append(f"{name} was saved from {saved}, here it is {here}")
+    elif isinstance(part, torch.Generator):
+        if not isinstance(state, torch.Tensor) or described(state) != described(part.get_state()):
+            problems.append(f"{name} does not hold the state of a generator")
+    elif not isinstance(state, Mapping):
+        problems.append(f"{name} is {an(state)} in the file, expected the state of {here}")
+    elif isinstance(part, torch.nn.Module):
+        report = compare(part, OrderedDict(state))
+        found = [f"{name}.{text}" for text in report.problems()]
+        if found and report.suggestion:
+            found.insert(0, f"{name}: {report.suggestion}")
+        problems.extend(found)
+        state = _with_tied(state, part, report)
+    elif isinstance(part, torch.optim.Optimizer):
+        found, state = _optimizer(name, part, state, notes.get("optimizers", {}).get(name), parts)
+        problems.extend(found)
+        changed = [] if found else _changed(part, state)
+    elif isinstance(part, torch.optim.lr_scheduler.LRScheduler):
+        differing = sorted(part.state_dict().keys() ^ state.keys())
+        if differing and saved is None:
+            problems.append(f"{name} does not hold the state of {here}: {', '.join(differing)} on one side only")
+    apply, undo, check = _ways(name, part, state)
+    return _Plan(name, apply, undo, check, changed, tensors_in(state), isinstance(part, RandomState))
+
+
+def _with_tied(state: Mapping[str, Any], model: torch.nn.Module, report: LoadReport) -> Mapping[str, Any]:
+    """Fill in the second name of a shared parameter, so that torch does not call it missing; `_metadata` travels along."""
+    if not report.tied:
+        return state
+    ours = model.state_dict()
+    by_memory = {memory_of(ours[key]): key for key in report.loaded}
+    filled = OrderedDict(state)
+    vars(filled).update(getattr(state, "__dict__", {}))
+    filled.update({key: state[by_memory[memory_of(ours[key])]] for key in report.tied})
+    return filled
+
+
+def _optimizer(
+    name: str, part: torch.optim.Optimizer, state: Mapping[str, Any], notes: Any, parts: Mapping[str, Any]
+) -> tuple[list[str], Mapping[str, Any]]:
+    """What keeps the state from belonging to these parameters, and the state in the order of these parameters."""
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or not isinstance(state.get("state"), Mapping):
+        return [f"{name} does not hold the state of an optimizer"], state
+    here, there = [len(g["params"]) for g in part.param_groups], [len(g["params"]) for g in groups]
+    if here != there:
+        return [f"{name} has groups of {there} parameters in the file, {here} here"], state
+    allowed = {"param_names", "initial_lr", "swa_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+    foreign = sorted({key for ours, theirs in zip(part.param_groups, groups, strict=True) for key in theirs.keys() - ours.keys()})
+    if set(foreign) - allowed:
+        return [f"{name} holds the settings {', '.join(foreign)} of another optimizer than {type(part).__name__}"], state
+
+    problems = []
+    names = parameter_names(parts)
+    reordered: dict[Any, Any] = {k: v for k, v in state["state"].items() if k not in {i for g in groups for i in g["params"]}}
+    new_groups, position = [], 0
+    for number, (live, group) in enumerate(zip(part.param_groups, groups, strict=True)):
+        ids = list(group["params"])
+        order = list(range(len(ids)))
+        written: list[tuple[str, Any]] = notes[number] if notes else [("", None) for _ in ids]
+        ours, theirs = [names.get(id(p), "") for p in live["params"]], [label for label, _ in written]
+        if all(ours) and all(theirs) and ours != theirs:
+            if sorted(ours) != sorted(theirs):
+                only = sorted(set(theirs) ^ set(ours))
+                problems.append(f"{name} group {number} belongs to other parameters: {', '.join(only)} on one side only")
+                continue
+            order = [theirs.index(label) for label in ours]
+        for index, (parameter, source) in enumerate(zip(live["params"], order, strict=True)):
+            label = f"{name} parameter {position + index}" + (f" ({ours[index]})" if ours[index] else "")
+            kept = state["state"].get(ids[source])
+            shape = written[source][1]
+            if shape is not None and tuple(shape) != tuple(parameter.shape):
+                problems.append(f"{label} has the shape {tuple(shape)} in the file, {tuple(parameter.shape)} here")
+            elif kept is not None:
+                problems.extend(_misfits(label, part, parameter, kept))
+            if kept is not None:
+                reordered[position + index] = kept
+        new_groups.append({**group, "params": list(range(position, position + len(ids)))})
+        position += len(ids)
+    return problems, {**state, "state": reordered, "param_groups": new_groups}
+
+
+def _misfits(label: str, part: torch.optim.Optimizer, parameter: torch.Tensor, kept: Any) -> list[str]:
+    """State tensors that cannot belong to this parameter; for torch's own optimizers, whose state has its shape.
+
+    Exceptions: LBFGS keeps one flat vector for all parameters, Adafactor the rows and columns of each.
+    """
+    known = type(part).__module__.startswith("torch.optim.") and not isinstance(part, torch.optim.LBFGS)
+    if not known or not isinstance(kept, Mapping):
+        return []
+    return [
+        f"{label}: {key} has the shape {tuple(value.shape)} in the file, {tuple(parameter.shape)} here"
+        for key, value in kept.items()
+        if isinstance(value, torch.Tensor) and value.ndim and key not in ("row_var", "col_var", "variance", "step")
+        if value.shape != parameter.shape
+    ]
+
+
+def _changed(part: torch.optim.Optimizer, state: Mapping[str, Any]) -> list[str]:
+    """Settings of the optimizer that the file replaces."""
+    texts = []
+    for number, (live, group) in enumerate(zip(part.param_groups, state["param_groups"], strict=True)):
+        where = f" of group {number}" if len(part.param_groups) > 1 else ""
+        for key, value in group.items():
+            if key != "params" and key in live and not same(live[key], value):
+                texts.append(f"{key}{where} {_short(live[key])} -> {_short(value)}")
+    return texts
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _ways(name: str, part: Any, state: Any) -> tuple[Callable[[], object], Callable[[], object], Callable[[], list[str]]]:
+    """How this kind of part takes its state, how it gets back what it had, and what differs afterwards."""
+    if isinstance(part, torch.Generator):
+        before = part.get_state()
+        return lambda: part.set_state(state), lambda: part.set_state(before), lambda: []
+    if isinstance(part, torch.nn.Module):
+        kept = {key: value for key, value in part.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
+        copies: dict[str, torch.Tensor] = {}
+        extra: dict[str, Any] = {}
+
+        def apply() -> None:
+            # torch.nn.Module.load_state_dict copies in place, so only copies made now can bring the old values back
+            copies.update({key: value.detach().clone() for key, value in kept.items()})
+            extra.update(copy.deepcopy({k: v for k, v in part.state_dict().items() if k not in kept}))
+            part.load_state_dict(state)
+
+        def undo() -> None:
+            with torch.no_grad():
+                for key, value in copies.items():
+                    kept[key].detach().copy_(value)
+            now = part.state_dict(keep_vars=True)
+            if extra or any(now.get(key) is not value for key, value in kept.items()):
+                part.load_state_dict(OrderedDict({**copies, **extra}), strict=False)
+
+        return apply, undo, lambda: differences(part.state_dict(), state, name)
+    if isinstance(part, torch.optim.Optimizer):
+        old = dict(vars(part))  # load_state_dict makes new dictionaries and leaves these as they are
+
+        def back() -> None:
+            vars(part).clear()
+            vars(part).update(old)
+
+        return lambda: part.load_state_dict(dict(state)), back, lambda: differences(part.state_dict(), state, name)
+    earlier: list[Any] = []
+
+    def take() -> None:
+        earlier.append(copy.deepcopy(part.state_dict()))
+        part.load_state_dict(state)
+
+    def give_back() -> None:
+        if earlier:
+            part.load_state_dict(earlier[0])
+
+    return take, give_back, lambda: []
+
+
+def _apply_all(path: AnyPath, plans: Sequence[_Plan]) -> None:
+    """Apply every plan, or take back what was done; random state last, because loading may draw random numbers."""
+    ordered = sorted(plans, key=lambda plan: plan.last)
+    done: list[_Plan] = []
+    try:
+        for plan in ordered:
+            done.append(plan)
+            try:
+                plan.apply()
+            except Exception as error:
+                raise CheckpointError(f"{plan.name} refused its state: {type(error).__name__}: {first_line(error)}") from error
+        different = [text for plan in ordered for text in plan.check()]
+        if different:
+            raise CheckpointError(f"not bit-equal after loading: {listed(different)}")
+    except BaseException as error:
+        stuck = []
+        for plan in reversed(done):
+            try:
+                plan.undo()
+            except BaseException as failure:  # whatever happens to one, the others get back what they had
+                stuck.append(f"{plan.name} ({type(failure).__name__}: {first_line(failure)})")
+        if not isinstance(error, CheckpointError):
+            raise
+        end = f"could not be taken back: {', '.join(stuck)}" if stuck else "nothing was changed"
+        raise CheckpointError(f"cannot resume from {quoted(path)}: {error}; {end}") from error.__cause__
+
+
+class RandomState:
+    """The random state of python, numpy and torch as a part: `save(path, ..., random=RandomState())`, and `resume` alike.
+
+    `state_dict()` holds plain values and tensors only, so it comes back under `weights_only` (numpy's own tuple does not).
+    Numpy is left alone when it is not loaded; CUDA devices count as many as both sides have.
+
+    >>> state = RandomState().state_dict()
+    >>> first = torch.rand(1), random.random()
+    >>> RandomState().load_state_dict(state)
+    >>> (torch.rand(1), random.random()) == first
+    True
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        version, numbers, gauss = random.getstate()
+        state: dict[str, Any] = {"python": (version, torch.tensor(numbers), gauss), "torch": torch.get_rng_state()}
+        if "numpy" in sys.modules:
+            name, keys, position, has_gauss, cached = sys.modules["numpy"].random.get_state()
+            state["numpy"] = (str(name), torch.tensor(keys.tolist()), int(position), int(has_gauss), float(cached))
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        missing = [name for name in ("python", "torch") if name not in state]
+        if missing:
+            raise KeyError(f"the random state lacks {', '.join(missing)}")
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers.tolist()), gauss))
+        torch.set_rng_state(state["torch"].cpu())
+        if "numpy" in state:
+            import numpy
+
+            name, keys, position, has_gauss, cached = state["numpy"]
+            numpy.random.set_state((name, numpy.array(keys.tolist(), dtype=numpy.uint32), position, has_gauss, cached))
+        if "cuda" in state and torch.cuda.is_available():
+            for device, kept in enumerate(state["cuda"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(kept.cpu(), device)
