@@ -13,7 +13,7 @@ import sys
 import time
 from importlib.metadata import version
 
-from tutorlib import lessons, verify
+from tutorlib import lessons, suite
 from tutorlib.facts import Table
 
 SECONDS, BYTES = 60.0, 300_000
@@ -21,7 +21,7 @@ SECONDS, BYTES = 60.0, 300_000
 
 def seconds(number: str) -> float:
     start = time.perf_counter()
-    report = verify.run([number], jobs=1)
+    report = suite.run([number], jobs=1)
     spent = time.perf_counter() - start
     if not report.ok:
         raise SystemExit(f"lesson {number} does not pass, so its time means nothing: `tutorlib test {number}` says why")

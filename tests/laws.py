@@ -69,12 +69,12 @@ def round_trips(there: Callable[[Any], Any], back: Callable[[Any], Any], value: 
     assert same(found, value), f"{value} came back as {found}"
 
 
-def survives_spawn(*calls: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
+def survives_spawn(*calls: tuple[Callable[..., Any], tuple[Any, ...]], method: str = "spawn") -> None:
     """Each `function(*arguments)` gives the same in a spawned process, where nothing but pickles arrives."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as process:
         for function, arguments in calls:
             there, here = process.submit(function, *arguments).result(timeout=120), function(*arguments)
-            assert same(there, here), f"{function} gave {there} in a spawned process and {here} here"
+            assert same(there, here), f"{function} gave {there} in a process started by {method} and {here} here"
 
 
 def same_text_twice(make: Callable[[], Facts]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot lie, lose or be hijacked: the laws of save, load, inspect, compare and resume."""
+"""Checkpoints that cannot lie, lose or be hijacked: the laws of save, load, inspect and resume."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ from tutorlib import checkpoint
 from tutorlib.checkpoint import (
     CheckpointError,
     base,
-    compare,
     inspect,
     load,
     overwrite_killed,
@@ -650,71 +649,6 @@ def test_inspect_survives_any_pickle(tmp_path, data):
         inspect(path)
     except CheckpointError as error:
         assert "cannot be inspected" in str(error)
-
-
-# ------------------------------------------------------------------------------------------------------------ compare
-
-
-def test_compare_names_what_fits_and_what_does_not_and_changes_nothing():
-    model, other = nn.Module(), nn.Module()
-    for name, shape in {"same": 2, "other_shape": 3, "other_type": 2, "absent": 4}.items():
-        model.register_parameter(name, nn.Parameter(torch.zeros(shape)))
-    for name, value in {
-        "same": torch.ones(2),
-        "other_shape": torch.ones(5),
-        "other_type": torch.ones(2, dtype=torch.float64),
-    }.items():
-        other.register_parameter(name, nn.Parameter(value))
-    other.register_buffer("extra", torch.ones(1, dtype=torch.int64))
-    before = bits(model.state_dict())
-    report = compare(model, other.state_dict())
-    assert str(report) == textwrap.dedent(
-        """\
-        1 of 4 tensors fit (18% of the values)
-        key          outcome     in the model  in the state
-        absent       missing     float32 (4,)  -
-        extra        unexpected  -             int64 (1,)
-        other_shape  shape       float32 (3,)  float32 (5,)
-        other_type   dtype       float32 (2,)  float64 (2,)"""
-    )
-    assert report.loaded == ("same",) and not report.complete
-    assert bits(model.state_dict()) == before
-    assert compare(model, model.state_dict()).complete
-    assert str(compare(model, model.state_dict())) == "4 of 4 tensors fit (100% of the values)"
-
-
-@pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"model": s, "epoch": 1}, lambda s: {"model_state_dict": s}, lambda s: {"state_dict": s}]
-)
-def test_compare_understands_the_usual_wrappings(wrap):
-    model = nn.Linear(2, 2)
-    assert compare(model, wrap(model.state_dict())).complete
-
-
-def test_compare_suggests_the_prefix_that_would_help():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    wrapped = {f"module.{k}": v for k, v in model.state_dict().items()}
-    assert compare(model, wrapped).suggestion == "100% would fit if the prefix 'module.' were removed"
-    backbone = nn.ModuleDict({"backbone": model, "head": nn.Linear(2, 2)})
-    assert compare(backbone, model.state_dict()).suggestion == "67% would fit if the prefix 'backbone.' were added"
-    assert compare(model, {"x": torch.ones(1)}).suggestion is None
-
-
-def test_a_tied_weight_is_not_missing():
-    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    model[1].weight = model[0].weight
-    state = model.state_dict()
-    del state["1.weight"]
-    report = compare(model, state)
-    assert report.complete and report.tied == ("1.weight",) and report.share == 1
-
-
-def test_compare_wants_a_model_and_a_state():
-    with pytest.raises(TypeError, match=r"compare needs a state_dict, found a str: compare\(model, load\(path\)\)"):
-        compare(nn.Linear(1, 1), "m.pt")
-    with pytest.raises(TypeError, match="compare needs a model and a state, the first argument is a dict"):
-        compare({}, {})
-    assert compare(nn.LazyLinear(2), nn.Linear(3, 2).state_dict()).shape == ("weight", "bias")
 
 
 # ------------------------------------------------------------------------------------------------------------ resume

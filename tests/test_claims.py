@@ -1,6 +1,7 @@
 """Every statement of the notes that a lesson is about is in the ledger, and a cell of that lesson shows what is true."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +10,23 @@ from tutorlib import lessons
 LESSONS = {number: lessons.lesson(number) for number in lessons.numbers()}
 LEDGER = {claim.id: claim for claim in lessons.ledger()}
 PROOFS = lessons.proofs()
+LINES = Path(__file__).with_name("statements.tsv").read_text(encoding="utf-8").splitlines()[1:]
+STATEMENTS: dict[str, str] = dict(line.split("\t") for line in LINES)
 
 
 def test_there_are_claims_and_they_print():
     assert LEDGER
     text = str(lessons.claims())
     assert all(claim in text for claim in LEDGER) and f"{len(LEDGER)} claims: " in text
+
+
+def test_the_ledger_holds_every_statement_of_the_notes_and_every_section():
+    assert len(STATEMENTS) == len(LINES) == 191
+    assert not set(STATEMENTS) - set(LEDGER), "statements of the notes without an entry in claims.toml"
+    assert set(STATEMENTS) <= set(PROOFS), f"not proven by a cell: {sorted(set(STATEMENTS) - set(PROOFS))}"
+    said = {section for claim in LEDGER.values() for section in claim.sections}
+    assert set(STATEMENTS.values()) <= said, sorted(set(STATEMENTS.values()) - said)
+    assert {claim.lesson for claim in LEDGER.values()} <= set(LESSONS)
 
 
 @pytest.mark.parametrize("claim", [c.id for c in LEDGER.values() if c.lesson in LESSONS])

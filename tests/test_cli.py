@@ -16,10 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tutorlib import cli, doctor, facts, lessons, workcopy
+from tutorlib import cli, doctor, facts, lessons, pages, workcopy
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("lab", "reset", "test", "refresh", "claims", "doctor")
+COMMANDS = ("lab", "reset", "test", "refresh", "claims", "inspect", "doctor")
 
 
 @pytest.fixture
@@ -440,13 +440,26 @@ def test_a_broken_ledger_is_one_line_and_exit_code_2(executed, monkeypatch, caps
 def test_refresh_says_what_it_wrote(here, monkeypatch, capsys):
     monkeypatch.setattr(lessons, "lesson", lambda number: None)
 
-    def refresh(wanted, progress):
+    def refresh(wanted, texts, progress):
+        asked.append(texts)
         for number in wanted:
             progress(number, "running", 0.0)
             progress(number, "unchanged", 1.25)
         return facts.Table("2 lessons executed, 0 written", [{"lesson": n} for n in wanted])
 
+    asked = []
     monkeypatch.setattr(lessons, "refresh", refresh)
+    monkeypatch.setattr(pages, "write", lambda: ("en/claims.md",))
+    assert cli.main(["refresh", "--texts"]) == 0 and asked == [True]
+    assert capsys.readouterr().out.endswith("\npages for readers: en/claims.md written anew\n")
+
+    def refuse():
+        raise lessons.LessonError("claims.toml: unknown id in the tags of 00 [2] claim:XX-01")
+
+    monkeypatch.setattr(pages, "write", refuse)
+    assert cli.main(["refresh"]) == 1
+    assert "the lessons are written, the pages for readers not: claims.toml: unknown id" in capsys.readouterr().err
+    monkeypatch.setattr(pages, "write", lambda: ())
     assert cli.main(["refresh"]) == 0
     got = capsys.readouterr()
     assert got.out == "2 lessons executed, 0 written\nlesson\n00\n01\n"
@@ -485,6 +498,7 @@ def report(check: str, chosen, *bad: str):
 @pytest.fixture
 def suite(here, monkeypatch):
     """`tutorlib test` with every runner replaced: what was run, and what each says."""
+    from tutorlib import suite as runner
     from tutorlib import verify
 
     ran: list[tuple] = []
@@ -494,8 +508,9 @@ def suite(here, monkeypatch):
         if number in told.broken:
             raise lessons.LessonError(f"{number}_x.py, line 3: SyntaxError")
 
-    def run(chosen, progress):
+    def run(chosen, progress, **settings):
         ran.append(("run", *chosen))
+        told.settings = settings
         for number in chosen:
             progress(number, "failed" if number in told.run else "passed", 1.0)
         return report("test", chosen, *told.run)
@@ -504,7 +519,7 @@ def suite(here, monkeypatch):
     monkeypatch.setattr(
         verify, "stale", lambda wanted, progress: ran.append(("stale", wanted)) or report("stale", ["00", "01"], *told.stale)
     )
-    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     monkeypatch.setattr(cli, "_pytest", lambda *words: ran.append(("pytest", *words)) or told.pytest.get(words[0], (5, 0, 0)))
     monkeypatch.setattr(cli, "_needs_tests", lambda: None)
     return told
@@ -530,6 +545,49 @@ def test_numbers_and_lessons_run_lessons_only(suite, capsys):
     assert cli.main(["test", "--lessons"]) == 0
     assert suite.ran == [("stale", None), ("run", "00", "01")]
     assert capsys.readouterr().out.endswith("\n\n4 passed, 0 failed\n")
+
+
+def test_the_settings_of_the_suite_are_handed_on(suite):
+    assert cli.main(["test", "01"]) == 0
+    assert suite.settings == {"jobs": 2, "kernels": "warm", "accept": False, "junit": None}
+    assert cli.main(["test", "01", "--accept", "--junit", "r.xml", "--jobs", "1", "--kernels", "cold"]) == 0
+    assert suite.settings == {"jobs": 1, "kernels": "cold", "accept": True, "junit": "r.xml"}
+
+
+def test_paths_are_somebodys_own_notebooks(suite, tmp_path, monkeypatch, capsys):
+    from tutorlib import suite as runner
+
+    asked = []
+
+    def check(paths, progress, **settings):
+        asked.append((paths, settings["accept"]))
+        progress("a", "accepted", 1.0)
+        return report("test", ["a"])
+
+    monkeypatch.setattr(runner, "check", check)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.ipynb").write_text('{"cells": []}')
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["test", "mine", "--accept"]) == 0
+    assert asked == [(["mine"], True)] and suite.ran == []
+    got = capsys.readouterr()
+    assert got.err == "notebook a  accepted      1.0 s  (1 of 1)\n" and got.out.endswith("\n1 passed, 0 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["test", "no/such"], "no/such: no such file or folder; lessons are named by number, notebooks by path"),
+        (["test", "./", "--lessons"], "--lessons means the course's lessons; give it or paths of notebooks, not both"),
+        (
+            ["test", "--jobs", "0"],
+            "argument --jobs: '0' is no number of jobs, expected 1 to 64; `tutorlib test --help` shows what",
+        ),
+    ],
+)
+def test_bad_input_of_the_suite_is_one_line(here, words, text, capsys):
+    assert cli.main(words) == 2
+    assert said(capsys).startswith(f"tutorlib: {text}")
 
 
 def test_a_failure_anywhere_is_exit_code_1_and_the_rest_still_runs(suite, capsys):
@@ -638,3 +696,39 @@ def test_elsewhere_there_are_only_lines():
         progress("00", "running", 0.0)
         progress("00", "failed", 61.04)
     assert stream.getvalue() == "lesson 00  failed       61.0 s  (1 of 1)\n"
+
+
+# inspect --------------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_prints_what_is_in_a_file_and_says_in_one_line_why_not(tmp_path, capsys, monkeypatch):
+    import torch
+
+    class Attack:
+        def __reduce__(self):
+            return os.system, ("echo run",)
+
+    weight, ran = torch.zeros(6), []
+    torch.save({"a": weight[:2], "b": weight, "epoch": 3, "crafted": Attack()}, tmp_path / "x.pt")
+    monkeypatch.setattr(os, "system", ran.append)
+    assert cli.main(["inspect", str(tmp_path / "x.pt")]) == cli.OK
+    assert capsys.readouterr().out.splitlines()[:7] == [
+        f"2 tensors in 24 bytes, 2 plain values; load refuses it: {os.name}.system",
+        "key  shape  dtype    bytes  storage  stored  device",
+        "a    (2,)   float32      8  0            24  cpu",
+        "b    (6,)   float32     24  0            24  cpu",
+        "",
+        "share one storage: a, b",
+        "",
+    ]
+    assert cli.main(["inspect", "--json", str(tmp_path / "x.pt")]) == cli.OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["refused"] == [f"{os.name}.system"] and found["tensors"][1]["shape"] == [6] and found["values"]["epoch"] == 3
+    assert ran == []
+    (tmp_path / "x.pt").write_bytes(b"hello")
+    assert cli.main(["inspect", str(tmp_path / "x.pt")]) == cli.FAILED
+    assert said(capsys) == f"tutorlib: '{tmp_path / 'x.pt'}' cannot be inspected: its end is missing"
+    assert cli.main(["inspect", str(tmp_path / "none.pt")]) == cli.BAD_INPUT
+    assert said(capsys) == f"tutorlib: {tmp_path / 'none.pt'}: no such file"
+    assert cli.main(["inspect", str(tmp_path)]) == cli.BAD_INPUT
+    assert said(capsys) == f"tutorlib: {tmp_path} is a folder, expected a checkpoint file"

@@ -15,8 +15,26 @@ from laws import round_trips, same, same_text_twice, survives_spawn
 from torch.nn.utils.rnn import pad_packed_sequence, pad_sequence, unpack_sequence
 from torch.utils.data import DataLoader, default_collate
 
-from tutorlib import pictures
-from tutorlib.collate import Kept, explain, fields, flat, listed, packed, pad, ragged, skip_none, strict, with_rules
+from tutorlib import collate, pictures
+from tutorlib.collate import (
+    Kept,
+    Padded,
+    bad_samples,
+    explain,
+    fields,
+    flat,
+    jagged,
+    keep,
+    listed,
+    packed,
+    pad,
+    replace_none,
+    skip_none,
+    strict,
+    to,
+    uncollate,
+    with_rules,
+)
 
 ones = torch.ones
 
@@ -30,6 +48,12 @@ class Point(NamedTuple):
 class Box:
     corners: object
     label: object
+
+
+@dataclasses.dataclass
+class Carried(collate.Batch):
+    image: object
+    name: object
 
 
 def longest(values):
@@ -147,7 +171,7 @@ def test_pad_agrees_with_pad_sequence_and_its_mask_gives_the_samples_back(length
 @given(LENGTHS)
 def test_ragged_flat_and_packed_give_the_samples_back(lengths):
     samples = sequences(lengths, 3)
-    round_trips(ragged, lambda batch: list(batch.unbind()), samples)
+    round_trips(jagged, lambda batch: list(batch.unbind()), samples)
     round_trips(flat, lambda batch: [batch.values[a:b] for a, b in itertools.pairwise(batch.offsets)], samples)
     whole = [sample for sample in samples if len(sample)] or [ones(1, 3)]
     round_trips(packed, unpack_sequence, whole)
@@ -202,7 +226,7 @@ def test_skip_none_counts_exactly():
 
 def test_in_real_workers_nothing_is_lost():
     samples = [None if i % 3 == 0 else {"n": i, "x": ones(i)} for i in range(10)]
-    batches = list(DataLoader(samples, batch_size=4, collate_fn=skip_none(then=fields({"x": ragged})), num_workers=2))
+    batches = list(DataLoader(samples, batch_size=4, collate_fn=skip_none(then=fields({"x": jagged})), num_workers=2))
     assert sum(b.kept + b.skipped for b in batches) == 10 and sum(b.skipped for b in batches) == 4
     assert [b.batch["n"].tolist() for b in batches] == [[1, 2], [4, 5, 7], [8]]
     assert [[len(x) for x in b.batch["x"].unbind()] for b in batches] == [[1, 2], [4, 5, 7], [8]]
@@ -215,14 +239,16 @@ RULES = [
     flat,
     listed,
     packed,
+    keep,
     skip_none,
+    replace_none(then=pad),
     with_rules({list: pad}),
     fields({0: listed}, others=listed),
 ]
 
 
 def test_rules_survive_pickling_and_spawn():
-    for rule in [*RULES, ragged]:
+    for rule in [*RULES, jagged]:
         assert pickle.loads(pickle.dumps(rule)) == rule  # noqa: S301 - our own bytes
     survives_spawn(*((rule, ([[1, 2], [3, 4]],)) for rule in RULES if rule is not packed))
 
@@ -235,7 +261,9 @@ def test_rules_know_their_names():
         "flat",
         "listed",
         "packed",
+        "keep",
         "skip_none(then=strict)",
+        "replace_none(then=pad)",
         "with_rules({list: pad})",
         "fields({0: listed})",
     ]
@@ -248,14 +276,14 @@ def test_rules_know_their_names():
     ("rule", "samples", "error", "text"),
     [
         (strict, [{"boxes": ones(5, 4)}] * 3 + [{"boxes": ones(7, 4)}], ValueError,
-         'batch[3]["boxes"]: (7, 4), others (5, 4): use pad, ragged or listed'),
+         'batch[3]["boxes"]: (7, 4), others (5, 4): use pad, jagged or listed'),
         (strict, [ones(2, 3), ones(3, 2)], ValueError, "batch[1]: (3, 2), others (2, 3): use pad(dims=(0, 1)) or listed"),
         (strict, [ones(2), ones(2), ones(1, 2)], ValueError, "batch[2]: (1, 2), others (2,): use listed"),
         (strict, [{"a": 1}, {"a": 1, "b": 2}], ValueError,
          "batch[1]: an extra key 'b', others have 'a': give every sample the same keys"),
         (strict, [{"a": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2}], ValueError,
          "batch[0]: no key 'b', others have 'a', 'b': give every"),
-        (strict, [[[1, 2]], [[1]]], ValueError, "batch[1][0]: list of 1, others list of 2: use pad, ragged or listed"),
+        (strict, [[[1, 2]], [[1]]], ValueError, "batch[1][0]: list of 1, others list of 2: use pad, jagged or listed"),
         (strict, [Point(1, 2), Point(1, None)], TypeError, "batch[1].y: None, others int: use skip_none(inside=True) or listed"),
         (strict, [None, None], TypeError, "batch[0]: None: use skip_none, listed, or with_rules({type(None): function})"),
         (strict, [Point(1, 1), (1, 1)], TypeError,
@@ -276,9 +304,9 @@ def test_rules_know_their_names():
         (pad(value=0.5), [[1], [2]], ValueError, "pad value 0.5 is no int64"),
         (flat, [ones(2, 3), ones(2, 4)], ValueError,
          "batch[1]: (2, 4), others (2, 3): flat differs only in dimension 0: use pad(dims=...) or listed"),
-        (ragged, [ones(2, 3), ones(2)], ValueError, "ragged differs only in dimension 0"),
+        (jagged, [ones(2, 3), ones(2)], ValueError, "jagged differs only in dimension 0"),
         (packed, [ones(2), ones(0)], ValueError,
-         "batch[1]: float32 (0,): torch cannot pack an empty sequence: use pad or ragged"),
+         "batch[1]: float32 (0,): torch cannot pack an empty sequence: use pad or jagged"),
         (fields({"boxs": pad}), [{"boxes": 1}], ValueError, "batch[:]: no field 'boxs': fields may name 'boxes'"),
         (fields({"a": pad}), [3], TypeError, "batch[0]: int has no fields: use fields for dicts, tuples and dataclasses"),
         (fields({"a": fields({0: pad})}), [{"a": (ones(1, 1),)}, {"a": (ones(1, 2),)}], ValueError,
@@ -297,7 +325,7 @@ def test_an_error_names_the_place_and_the_sample(rule, samples, error, text):
 
 
 def test_an_error_in_a_worker_keeps_its_text():
-    with pytest.raises(ValueError, match=r'batch\[1\]\["x"\]: \(2,\), others \(1,\): use pad, ragged or listed'):
+    with pytest.raises(ValueError, match=r'batch\[1\]\["x"\]: \(2,\), others \(1,\): use pad, jagged or listed'):
         list(DataLoader([{"x": ones(1)}, {"x": ones(2)}], batch_size=2, collate_fn=strict, num_workers=1))
 
 
@@ -334,6 +362,220 @@ def test_an_error_of_a_rule_that_is_not_ours_keeps_its_type_and_gains_its_place(
 def test_bad_options_are_one_clear_error(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+# Back to samples
+
+
+def has_values(sample):
+    """Whether anything in a sample tells how many of it a batch has."""
+    if isinstance(sample, dict):
+        return any(map(has_values, sample.values()))
+    return any(map(has_values, sample)) if isinstance(sample, (list, tuple)) else True
+
+
+@settings(deadline=None, max_examples=200)
+@given(SHAPES, st.integers(1, 4))
+def test_uncollate_gives_the_samples_back(make, size):
+    samples = [make(i) for i in range(size)]
+    if has_values(samples[0]):
+        round_trips(strict, lambda batch: uncollate(batch, like=samples[0]), samples)
+        assert same(uncollate(default_collate(samples), default_collate, like=samples[0]), samples)
+    else:
+        with pytest.raises(ValueError, match="holds no values: how many samples it was made of cannot be known"):
+            uncollate(strict(samples), like=samples[0])
+
+
+def kin(value):
+    """What stands for a value where no sample is given as a model."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = torch.as_tensor(value)
+    if isinstance(value, torch.Tensor):
+        return value.item() if value.ndim == 0 and value.dtype in (torch.int64, torch.float64) else value
+    if isinstance(value, dict):
+        return type(value)((key, kin(inner)) for key, inner in value.items())
+    if isinstance(value, Point):
+        return Point(*map(kin, value))
+    return list(map(kin, value)) if isinstance(value, (list, tuple)) else value
+
+
+@settings(deadline=None, max_examples=100)
+@given(SHAPES, st.integers(1, 3))
+def test_without_a_model_the_nearest_kin_come_back(make, size):
+    samples = [make(i) for i in range(size)]
+    if has_values(samples[0]):
+        assert same(uncollate(strict(samples)), list(map(kin, samples)))
+
+
+LAWFUL = {
+    "pad(mask=True)": pad(mask=True),
+    "left": pad(side="left", mask=True, multiple=3, value=7),
+    "flat": flat,
+    "jagged": jagged,
+    "packed": packed,
+    "listed": listed,
+    "keep": keep,
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(LAWFUL)), LENGTHS, st.sampled_from(["tensor", "array", "list"]), st.booleans())
+def test_uncollate_law_for_every_rule_of_lengths(name, lengths, kind, by_type):
+    if name == "packed" or kind == "list":  # an empty sequence cannot be packed, an empty list has no dtype
+        lengths = [max(1, n) for n in lengths]
+    if kind == "list":
+        made = [list(range(n)) for n in lengths]
+    else:
+        made = sequences(lengths, 2) if kind == "tensor" else [tensor.numpy() for tensor in sequences(lengths, 2)]
+    rule = LAWFUL[name]
+    round_trips(rule, lambda batch: uncollate(batch, rule, like=made[0]), made)
+    whole = with_rules({type(made[0]): rule}) if by_type else fields({"x": rule})
+    samples = [{"x": values, "n": i, "t": ("a", i / 2)} for i, values in enumerate(made)]
+    round_trips(whole, lambda batch: uncollate(batch, whole, like=samples[0]), samples)
+    if kind == "tensor" and not by_type:  # the rule alone says enough; only the tuple needs a model
+        found = uncollate(whole(samples), whole)
+        assert same(found, [{**sample, "t": list(sample["t"])} for sample in samples])
+
+
+def test_uncollate_of_bad_samples_dataclasses_and_several_dimensions():
+    samples = [None, (1, "a"), None, (2, "b")]
+    assert uncollate(skip_none(samples), skip_none, like=samples[1]) == [(1, "a"), (2, "b")]
+    assert uncollate(replace_none(samples), replace_none, like=samples[1]) == samples
+    spared = replace_none(then=listed, spare=0)
+    assert uncollate(skip_none([None]), skip_none) == [] and uncollate(spared([None]), spared) == [None]
+    assert uncollate(replace_none([None, []])) == [None, []]
+    boxes = [Box(1, "a"), Box(2, "b")]
+    assert uncollate(strict(boxes)) == boxes
+    images = [ones(3, 2, 4), ones(3, 5, 1) * 2]
+    rule = pad(dims=(1, 2), mask=True, side="left")
+    assert same(uncollate(rule(images), rule), images)
+    assert uncollate(strict([1, 2.5]), like=1) == [1, 2.5] and uncollate([["a"], [b"b"]]) == [["a", b"b"]]
+    assert same(uncollate(with_rules({list: flat})([([1],), ([2, 3],)])), [[torch.tensor([1])], [torch.tensor([2, 3])]])
+    assert uncollate(with_rules({str: list})([{"x": "a"}]), with_rules({str: list}), like={"x": "b"}) == [{"x": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("batch", "rule", "like", "error", "text"),
+    [
+        ({"boxes": ones(2, 3)}, fields({"boxes": pad}), None, ValueError,
+         'batch["boxes"]: pad without a mask forgets the lengths: use pad(mask=True), flat or jagged'),
+        ([[None]], with_rules({type(None): listed}), None, ValueError,
+         "batch: list of 1 may be places of a sample, or values of a type with a rule: give uncollate(batch, rule, like="),
+        (pad(mask=True)([[1]]), with_rules({list: pad(mask=True), tuple: pad(mask=True, side="left")}), None, ValueError,
+         "may be of pad(mask=True) or pad(side='left', mask=True): give uncollate"),
+        (Padded(ones(1, 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)), strict, None, ValueError,
+         "is not padded in dimension 0: name the rule, uncollate(batch, pad(dims=..., mask=True))"),
+        ([ones(2), ones(3)], strict, None, ValueError, "batch: its places hold 2 and 3 samples: this is no batch"),
+        (torch.tensor(3), strict, None, ValueError, "batch: a number is no batch: found int64 ()"),
+        ({"a": None}, strict, None, TypeError, 'batch["a"]: None is nothing that strict makes: name the rule that made'),
+        ({"a": ones(1)}, fields({"a": len}), None, TypeError, 'batch["a"]: made by len, which has no way back'),
+        ({"a": ones(1)}, fields({"a": flat}), None, TypeError, 'batch["a"]: float32 (1,) is nothing that flat makes'),
+        (ones(1), fields({"a": flat}), None, TypeError, "batch: float32 (1,) is nothing that fields makes"),
+        ({"a": ones(1)}, strict, [1], TypeError, "batch: dict of 1 was not made of samples like list of 1"),
+        ({"a": ones(1)}, strict, {1}, TypeError, "batch: samples like set make no batch: no rule for this type"),
+        ({"a": {}}, strict, None, ValueError, "batch: dict of 1 holds no values"),
+    ],
+)  # fmt: skip
+def test_what_does_not_tell_its_samples_is_one_clear_error(batch, rule, like, error, text):
+    with pytest.raises(error) as caught:
+        uncollate(batch, rule, like=like)
+    assert text in str(caught.value)
+    for wrong in (jagged, packed, listed, keep, skip_none, replace_none, pad(mask=True)):
+        with pytest.raises(TypeError, match=r"^batch: int is nothing that .* makes"):
+            uncollate(3, wrong)
+
+
+# Bad samples: the count stays exact
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size=9))
+def test_replace_none_keeps_the_size_and_marks_what_is_borrowed(samples):
+    good = [sample for sample in samples if sample is not None]
+    batch = replace_none(spare=-1)(samples)
+    assert batch.batch.shape == batch.mask.shape == (len(samples),)
+    assert batch.batch[batch.mask].tolist() == good and batch.mask.tolist() == [sample is not None for sample in samples]
+    if good:
+        for i, value in enumerate(batch.batch.tolist()):  # the next good one, after the last the first
+            assert value == next(one for one in [*samples[i:], *samples] if one is not None)
+    else:
+        assert batch.batch.tolist() == [-1] * len(samples)
+
+
+def test_bad_samples_are_counted_over_a_whole_loader():
+    samples = [None if i % 3 == 0 else {"n": i, "x": ones(i)} for i in range(10)]
+    loader = DataLoader(samples, batch_size=4, collate_fn=replace_none(then=fields({"x": flat})), num_workers=1)
+    found = bad_samples(loader)
+    assert (found.read, found.good, found.skipped, found.replaced) == (10, 6, 0, 4) and len(loader) == len(found.batches)
+    assert found.summary() == "10 samples read in 3 batches: 6 good, 0 skipped, 4 replaced"
+    same_text_twice(lambda: bad_samples([skip_none([1, None])] * 50))
+    assert len(bad_samples([skip_none([1])] * 50).rows()) == 40 and "(11 more)" in str(bad_samples([skip_none([1])] * 50))
+    assert bad_samples([skip_none([1])]).summary() == "1 sample read in 1 batch: 1 good, 0 skipped, 0 replaced"
+    with pytest.raises(TypeError, match="batch 1 is a Tensor, which does not tell its bad samples: use collate_fn=skip_none"):
+        bad_samples([skip_none([1]), ones(2)])
+    with pytest.raises(ValueError, match=r"^batch\[3\]: \(2,\), others \(1,\): use pad"):
+        replace_none([ones(1), None, ones(1), ones(2)])
+    assert replace_none(inside=True)([(1, None), (2, 3)]).mask.tolist() == [False, True]
+    tree = explain([None, 1], replace_none)
+    assert tree.surprises == ["sample: 1 of 2 samples replaced"] and tree.nodes[0].after == "Replaced 1 of 2"
+    assert repr(replace_none(inside=True, spare=ones(2))) == "replace_none(then=strict, inside=True, spare=...)"
+
+
+# Pinned and moved
+
+
+class Pinned(torch.Tensor):
+    """What stands for a pinned tensor where there is no accelerator."""
+
+
+def own_batches():
+    sequence = [ones(1), ones(2)]
+    yield pad(mask=True)(sequence)
+    yield flat(sequence)
+    yield skip_none([*sequence, None][::2])
+    yield replace_none([ones(2), None])
+    yield strict([Carried(ones(2), "a")])
+    yield strict([{"a": Carried(ones(2), "b")}])
+    yield fields({"a": pad(mask=True)})([{"a": ones(1), "b": (ones(1), "c")}])
+
+
+def leaves(batch):
+    if isinstance(batch, torch.Tensor):
+        return [batch]
+    if isinstance(batch, dict):
+        return [leaf for value in batch.values() for leaf in leaves(value)]
+    if isinstance(batch, Carried):
+        return leaves(batch.image)
+    return [leaf for value in batch for leaf in leaves(value)] if isinstance(batch, (list, tuple)) else []
+
+
+def test_own_batch_types_are_pinned_and_moved(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor.as_subclass(Pinned))
+    for batch in own_batches():
+        pinned = pin_memory(batch)  # what DataLoader(pin_memory=True) does in its thread
+        assert type(pinned) is type(batch) and len(leaves(pinned)) == len(leaves(batch)) >= 1
+        assert all(type(leaf) is Pinned for leaf in leaves(pinned)) and all(type(leaf) is torch.Tensor for leaf in leaves(batch))
+        moved = to(batch, "meta", non_blocking=True)
+        assert type(moved) is type(batch) and {leaf.device.type for leaf in leaves(moved)} == {"meta"}
+        if hasattr(batch, "to"):
+            assert {leaf.device.type for leaf in leaves(batch.to("meta"))} == {"meta"}
+            assert all(type(leaf) is Pinned for leaf in leaves(batch.pin_memory()))
+
+
+def test_what_is_kept_stays_where_it_is(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor.as_subclass(Pinned))
+    size, name = torch.tensor([2, 3]), object()
+    batch = fields({"size": keep, "name": keep, "listed": listed})([{"size": size, "name": name, "listed": size, "x": 1}])
+    assert batch["size"][0] is size and batch["name"][0] is name
+    for carried in (pin_memory(batch), to(batch, "meta")):
+        assert carried["size"][0] is size and carried["name"][0] is name
+        assert type(carried["listed"][0]) is Pinned or carried["listed"][0].device.type == "meta"
+    assert keep([size]).pin_memory()[0] is keep([size]).to("meta")[0] is size
+    assert to((1, "a", None, [ones(1)], packed([ones(2)]), range(2)), "meta")[:3] == (1, "a", None)
 
 
 # Explain
@@ -392,7 +634,7 @@ def test_explain_knows_our_rules_and_takes_any_function():
     assert [(n.rule, n.after) for n in explain(["ab", "c"], longest).nodes] == [("longest", "int")]
     assert explain([1], broken).errors == ["batch[:]: too much: raised by the rule"]
     assert explain([{"a": ones(1)}] * 2, with_rules({torch.Tensor: torch.stack})).nodes[1].rule == "stack"
-    assert [n.after for n in explain([[1], [2, 3]], ragged).nodes] == ["jagged int64 (2, *)"]
+    assert [n.after for n in explain([[1], [2, 3]], jagged).nodes] == ["jagged int64 (2, *)"]
 
 
 def test_the_tree_can_be_drawn():

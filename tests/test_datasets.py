@@ -8,7 +8,6 @@ import torch
 from laws import same, survives_spawn
 from torch.utils.data import DataLoader
 
-from tutorlib import datasets
 from tutorlib.datasets import (
     Lines,
     MissingKey,
@@ -17,6 +16,8 @@ from tutorlib.datasets import (
     SqliteTable,
     digit_row,
     digits,
+    handwritten,
+    sqlite,
     write_image_tree,
     write_sqlite,
 )
@@ -95,8 +96,8 @@ def test_a_split_that_does_not_exist():
 
 
 def test_digits_without_scikit_learn(monkeypatch):
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-    datasets._whole_set.cache_clear()
+    monkeypatch.setattr(handwritten.importlib.util, "find_spec", lambda name: None)
+    handwritten._whole_set.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="pip install scikit-learn"):
         digits()
 
@@ -199,10 +200,10 @@ def test_a_connection_is_neither_pickled_nor_shared_with_a_child(table, monkeypa
     assert copy._file._opened is None and copy.keys() == table.keys()
     copy.close()
     with monkeypatch.context() as child:
-        child.setattr(datasets.os, "getpid", lambda: -1)
-        assert table._file.connection() is not opened and opened in datasets._INHERITED
+        child.setattr(sqlite.os, "getpid", lambda: -1)
+        assert table._file.connection() is not opened and opened in sqlite._INHERITED
         table.close()
-    datasets._INHERITED.remove(opened)
+    sqlite._INHERITED.remove(opened)
     assert opened.execute("SELECT 1").fetchone() == (1,)  # the child did not close it
     opened.close()
 
@@ -281,7 +282,7 @@ def test_the_database_is_replaced_whole(tmp_path, monkeypatch):
     assert write_sqlite(path, "train") == path
     with SqliteTable(path, "digits") as table:
         assert len(table) == 1437
-    monkeypatch.setattr(datasets.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(handwritten.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_sqlite(path, "test")
     with SqliteTable(path, "digits") as table:

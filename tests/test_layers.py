@@ -11,8 +11,21 @@ import tutorlib
 
 PACKAGE = Path(tutorlib.__file__).parent
 FLOOR_0 = {"facts"}
-FLOOR_1 = {"datasets", "sharding", "collate", "cells", "ranks", "archive"}
-FLOOR_2 = {"trace", "samplers", "audit", "checkpoint", "pictures", "lessons", "doctor", "verify", "workcopy"}
+FLOOR_1 = {"datasets", "sharding", "collate", "cells", "ranks", "archive", "warm"}
+FLOOR_2 = {
+    "trace",
+    "samplers",
+    "audit",
+    "checkpoint",
+    "pictures",
+    "export",
+    "lessons",
+    "doctor",
+    "verify",
+    "suite",
+    "pages",
+    "workcopy",
+}
 MAY_IMPORT = {
     "facts": set(),
     "datasets": {"facts"},
@@ -25,19 +38,23 @@ MAY_IMPORT = {
     "samplers": {"facts", "sharding"},
     "audit": {"facts", "trace"},
     "checkpoint": {"facts", "archive"},
+    "export": {"facts"},
     "pictures": {"facts"},
     "lessons": {"facts"},
     "doctor": {"facts"},
     "verify": {"facts", "lessons"},
+    "pages": {"lessons"},
+    "warm": set(),
+    "suite": {"lessons", "verify", "warm"},
     "workcopy": {"facts", "lessons"},
     "widgets": {"facts", "pictures"},
     "exercises": {*FLOOR_0, *FLOOR_1, *FLOOR_2},
-    "cli": {"facts", "lessons", "verify", "workcopy", "doctor"},
+    "cli": {"facts", "lessons", "verify", "suite", "pages", "workcopy", "doctor", "checkpoint"},
     "__main__": {"cli"},
     "__init__": set(),
 }
-WORKSHOP = ("lessons", "verify", "workcopy", "doctor", "cli")  # the wing that starts without torch
-NEVER_AT_THE_TOP = {"torchvision", "sklearn", "matplotlib", "PIL", "onnx", "onnxscript", "pandas"}
+WORKSHOP = ("lessons", "verify", "suite", "warm", "pages", "workcopy", "doctor", "cli")  # the wing that starts without torch
+NEVER_AT_THE_TOP = {"torchvision", "sklearn", "matplotlib", "PIL", "onnx", "onnxscript", "pandas", "torchinfo"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -86,7 +103,15 @@ def test_the_table_itself_points_down():
     floors = [FLOOR_0, FLOOR_1, FLOOR_2, set(MAY_IMPORT) - FLOOR_0 - FLOOR_1 - FLOOR_2]
     floor = {name: number for number, names in enumerate(floors) for name in names}
     # verify and workcopy stand on lessons, audit on trace, cli on its floor's door __main__: named here, so that no other may.
-    level = {("audit", "trace"), ("verify", "lessons"), ("workcopy", "lessons"), ("__main__", "cli")}
+    level = {
+        ("audit", "trace"),
+        ("verify", "lessons"),
+        ("suite", "verify"),
+        ("suite", "lessons"),
+        ("pages", "lessons"),
+        ("workcopy", "lessons"),
+        ("__main__", "cli"),
+    }
     for module, others in MAY_IMPORT.items():
         for other in others:
             assert floor[other] < floor[module] or (module, other) in level, f"{module} imports {other}, which is not below it"

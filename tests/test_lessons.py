@@ -602,3 +602,24 @@ def test_a_lesson_is_frozen(tiny):
 )
 def test_a_chinese_paragraph_has_no_space_where_its_source_has_a_line_break(written, shown):
     assert lessons._joined(written) == shown
+
+
+def test_texts_are_refreshed_without_a_kernel_and_never_beside_other_code(executed, monkeypatch):
+    source = executed / "src" / "00_tiny.py"
+    text = source.read_text(encoding="utf-8")
+    before = (executed / "en" / "00_tiny.ipynb").read_bytes()
+    monkeypatch.setattr(lessons, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    assert [state for _, state, _ in lessons.refresh(root=executed, texts=True).lessons] == ["unchanged"]
+    assert (executed / "en" / "00_tiny.ipynb").read_bytes() == before
+    source.write_text(text.replace("Three sentences.", "Three good sentences."), encoding="utf-8")
+    lessons.refresh(root=executed, texts=True)
+    assert "Three good sentences." in (executed / "en" / "00_tiny.ipynb").read_text(encoding="utf-8")
+    source.write_text(text.replace('print("first line")', 'print("another line")'), encoding="utf-8")
+    with pytest.raises(lessons.LessonError, match=r"is not the code that was executed: `tutorlib refresh 00` executes it"):
+        lessons.refresh(root=executed, texts=True)
+    source.write_text(text + "\n# %%\nprint(1)\n", encoding="utf-8")
+    with pytest.raises(lessons.LessonError, match=r"00_tiny\.py has 14 code cells, 13 were executed"):
+        lessons.refresh(root=executed, texts=True)
+    (executed / "en" / "00_tiny.ipynb").unlink()
+    with pytest.raises(lessons.LessonError, match=r"en/00_tiny\.ipynb does not exist: `tutorlib refresh 00` executes it"):
+        lessons.refresh(root=executed, texts=True)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tutorlib import lessons, verify
+from tutorlib import lessons, suite, verify
 
 HTML, PNG, PLAIN = "text/html", "image/png", "text/plain"
 URI = re.compile(r"(data:image/svg\+xml;base64,)([A-Za-z0-9+/=]+)")
@@ -151,6 +151,105 @@ def a_picture_resized(outputs):
             o.data[PNG] = encoded(image.resize((image.width + 1, image.height)))
 
 
+def a_sign(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = re.sub(r"(?<![-\w])(\d)", r"-\1", o.text, count=1)
+
+
+def a_small_letter(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = o.text.swapcase()
+
+
+def a_blank_at_the_end(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = o.text.replace("\n", " \n", 1)
+
+
+def an_empty_line(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = o.text.replace("\n", "\n\n", 1)
+
+
+def the_end_of_line_lost(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = o.text.rstrip("\n")
+
+
+def a_letter_that_looks_alike(outputs):
+    for o in streams(outputs)[:1]:
+        o.text = o.text.replace("e", "\u0435", 1)
+
+
+def text_twice(outputs):
+    for o in streams(outputs)[:1]:
+        o.text *= 2
+
+
+def a_stream_becomes_a_display(outputs):
+    for n, o in enumerate(outputs):
+        if o.output_type == "stream":
+            outputs[n] = v4.new_output("display_data", data={PLAIN: o.text})
+
+
+def a_table_row_lost(outputs):
+    for o in shown(outputs, HTML):
+        o.data[HTML] = re.sub(r"(?s)<tr>.*?</tr>", "", o.data[HTML], count=1)
+
+
+def a_table_column_is_no_header(outputs):
+    for o in shown(outputs, HTML):
+        o.data[HTML] = re.sub(r"(?s)<th[^>]*>(.*?)</th>", r"<td>\1</td>", o.data[HTML], count=1)
+
+
+def a_drawing_lost(outputs):
+    for o in shown(outputs, HTML):
+        o.data[HTML] = re.sub(r"<img[^>]*>", "", o.data[HTML], count=1)
+
+
+def a_drawing_of_another_kind(outputs):
+    def reshape(match):
+        drawing = base64.b64decode(match.group(2)).decode().replace("<text", "<tspan", 1)
+        return match.group(1) + base64.b64encode(drawing.encode()).decode()
+
+    for o in shown(outputs, HTML):
+        o.data[HTML] = URI.sub(reshape, o.data[HTML], count=1)
+
+
+def a_picture_mirrored(outputs):
+    for o in shown(outputs, PNG):
+        with Image.open(io.BytesIO(base64.b64decode(o.data[PNG]))) as image:
+            turned = image.convert("RGB")
+            turned.putpixel((0, 0), (0, 0, 0))
+            o.data[PNG] = encoded(turned.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+
+
+def a_picture_see_through(outputs):
+    for o in shown(outputs, PNG):
+        with Image.open(io.BytesIO(base64.b64decode(o.data[PNG]))) as image:
+            clear = image.convert("RGBA")
+            clear.putalpha(128)
+            o.data[PNG] = encoded(clear)
+
+
+def a_picture_replaced_by_text(outputs):
+    for o in shown(outputs, PNG):
+        o.data = {PLAIN: o.data[PLAIN]}
+
+
+def metadata_of_an_output(outputs):
+    for o in [o for o in outputs if "data" in o]:
+        o.metadata = {"isolated": True}
+
+
+def outputs_twice(outputs):
+    outputs.extend(copy.deepcopy(outputs))
+
+
+def all_outputs_lost(outputs):
+    outputs.clear()
+
+
 def repainted(content, by):
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
         image = image.convert("RGB")
@@ -188,6 +287,24 @@ OF_OUTPUTS = {
     "a form added": a_form_added,
     "a pixel": a_pixel,
     "a picture resized": a_picture_resized,
+    "a sign": a_sign,
+    "small and large letters": a_small_letter,
+    "a blank at the end of a line": a_blank_at_the_end,
+    "an empty line": an_empty_line,
+    "the last end of line lost": the_end_of_line_lost,
+    "a letter that looks alike": a_letter_that_looks_alike,
+    "text twice": text_twice,
+    "a stream becomes a display": a_stream_becomes_a_display,
+    "a table row lost": a_table_row_lost,
+    "a header becomes a cell": a_table_column_is_no_header,
+    "a drawing lost": a_drawing_lost,
+    "another shape in a drawing": a_drawing_of_another_kind,
+    "a picture mirrored": a_picture_mirrored,
+    "a picture see-through": a_picture_see_through,
+    "a picture replaced by text": a_picture_replaced_by_text,
+    "metadata of an output": metadata_of_an_output,
+    "outputs twice": outputs_twice,
+    "all outputs lost": all_outputs_lost,
 }
 
 
@@ -265,6 +382,45 @@ def a_split_stream(book):
     cell.outputs = [v4.new_output("stream", name="stdout", text=line) for line in lines]
 
 
+def a_raw_cell(book):
+    cell = code(book)[3]
+    for key in ("outputs", "execution_count"):
+        del cell[key]
+    cell.cell_type = "raw"
+
+
+def an_attachment(book):
+    next(c for c in book.cells if c.cell_type == "markdown")["attachments"] = {"x.txt": {"text/plain": "aGk="}}
+
+
+def a_cell_added(book):
+    book.cells.append(v4.new_markdown_cell("one more", id="onemore0"))
+
+
+def a_hidden_source(book):
+    code(book)[3].metadata["jupyter"] = {"source_hidden": True}
+
+
+def another_language(book):
+    book.metadata["language_info"]["name"] = "julia"
+
+
+def an_old_format(book):
+    book.nbformat_minor = 4
+    for cell in book.cells:
+        cell.pop("id", None)
+
+
+def all_counts_shifted(book):
+    for cell in code(book):
+        cell.execution_count += 1
+
+
+def counts_swapped(book):
+    one, two = code(book)[3], code(book)[4]
+    one.execution_count, two.execution_count = two.execution_count, one.execution_count
+
+
 OF_FILES = {
     "a count lost": no_count,
     "a count changed": another_count,
@@ -282,6 +438,14 @@ OF_FILES = {
     "another kernel": another_kernel,
     "a Python version": a_python_version,
     "a split stream": a_split_stream,
+    "a raw cell": a_raw_cell,
+    "an attachment": an_attachment,
+    "a cell added": a_cell_added,
+    "a hidden source": a_hidden_source,
+    "another language": another_language,
+    "an old format": an_old_format,
+    "all counts shifted": all_counts_shifted,
+    "counts swapped": counts_swapped,
 }
 
 
@@ -300,6 +464,10 @@ def mutants(book, mutate):
         mutate(changed)
         if changed != cell.outputs:
             yield number, cell.outputs, changed
+
+
+def test_there_are_at_least_fifty_kinds_of_change():
+    assert len({**OF_OUTPUTS, **OF_FILES}) >= 50
 
 
 @pytest.mark.parametrize("kind", OF_OUTPUTS)
@@ -416,7 +584,7 @@ def test_the_real_nbval_catches_a_change_in_every_cell(executed):
             code(book)[11].execution_count = None
         write(executed, "en", book, name)
     told = []
-    report = verify.run(root=executed, jobs=1, progress=lambda number, state, seconds: told.append((number, state)))
+    report = suite.run(root=executed, jobs=1, progress=lambda number, state, seconds: told.append((number, state)))
     caught = {(f.lesson, int(re.match(r"\[(\d+)\]", f.cell).group(1))) for f in report.findings}
     assert caught == {("01", n) for n in END_TO_END} | {("02", n) for n in [*SECOND, 12]}, report
     assert sorted(told) == [("00", "passed"), ("01", "failed"), ("02", "failed")]

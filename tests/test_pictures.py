@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tutorlib import pictures
 from tutorlib.facts import Table
-from tutorlib.pictures import Picture, bars, grid, ruler, stored, timeline, tree
+from tutorlib.pictures import Picture, bars, graph, grid, ruler, stored, timeline, tree
 
 NASTY = "<script>alert('工作进程')</script> & \"x\" \x07"
 
@@ -24,7 +24,7 @@ class Drawn(Table):
     def grid(self):
         return self.data
 
-    tree = ruler = bars = grid
+    tree = graph = ruler = bars = grid
 
     def lanes(self, clock):
         return self.data.get(clock, self.data)
@@ -71,6 +71,7 @@ EACH = {
     "timeline": (timeline, lanes),
     "grid": (grid, cells),
     "tree": (tree, lines),
+    "graph": (graph, lines),
     "ruler": (ruler, tracks),
     "bars": (bars, amounts),
 }
@@ -207,6 +208,11 @@ def test_colour_is_never_alone():
     shown = timeline(Drawn({"unit": "ms", "lanes": [{"name": "main", "spans": kinds}]}))
     assert {"nx", "a", "bh", "w", "cd"} <= styles(shown)
     assert "start workers fetch samples collate main waits loop body" in words(inline(shown))
+
+
+def test_a_graph_names_modules_and_nodes_over_its_columns():
+    said = words(inline(graph(Drawn(lines(2)))))
+    assert all(head in said for head in ("module", "class", "node", "gives")) and "before" not in said
 
 
 def test_live_time_is_measured_and_stored_time_is_logical():

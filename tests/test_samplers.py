@@ -4,15 +4,16 @@ import math
 import multiprocessing
 import pickle
 import random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from laws import exactly_once, resumes_anywhere, same, same_text_twice
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Subset, WeightedRandomSampler
 
-from tutorlib import pictures, trace
-from tutorlib.samplers import EpochSampler, Grouped, Keyed, Keys, LengthBatches, Weighted
+from tutorlib import audit, pictures, trace
+from tutorlib.samplers import Batched, EpochSampler, Grouped, Keyed, Keys, LengthBatches, Weighted
 
 QUICK = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 LENGTHS = [int(x) for x in np.random.RandomState(0).geometric(0.1, 60)]
@@ -88,9 +89,12 @@ def test_padding_begins_again_at_the_epochs_first_samples():
     ]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # more than this machine may have cores: it is meant
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create [34] worker"
+)  # more than this machine may have cores: it is meant
 @pytest.mark.parametrize(
-    ("workers", "method", "persistent"), [(1, "fork", True), (4, "fork", False), (2, QUICK, True), (1, "spawn", False)]
+    ("workers", "method", "persistent"),
+    [(1, "fork", True), (3, "fork", True), (4, "fork", False), (2, QUICK, True), (1, "spawn", False)],
 )
 def test_the_same_batches_for_any_workers(workers, method, persistent):
     alone = EpochSampler(23, 3, seed=1, rank=1, world=2)
@@ -509,3 +513,89 @@ def test_keyed_reads_in_bulk_and_leaves_the_generators_alone():
     assert [sample[0] for sample in next(iter(many))] == [0, 1, 2, 3]
     with pytest.raises(TypeError, match=r"\[0, 1\] does not tell its epoch: use a sampler of tutorlib.samplers"):
         next(iter(DataLoader(data, batch_size=2)))
+
+
+# A batch at a time.
+
+
+class Columns(NamedTuple):
+    image: object
+    label: object
+
+
+IMAGES, LABELS = torch.arange(120.0).reshape(60, 2), torch.arange(60)
+SOURCES = {
+    "tensor": (IMAGES, lambda i: IMAGES[i]),
+    "array": (IMAGES.numpy(), lambda i: IMAGES.numpy()[i]),
+    "tuple": ((IMAGES, LABELS.numpy()), lambda i: (IMAGES[i], LABELS.numpy()[i])),
+    "namedtuple": (Columns(IMAGES, LABELS), lambda i: Columns(IMAGES[i], LABELS[i])),
+    "dict": ({"image": IMAGES, "label": LABELS}, lambda i: {"image": IMAGES[i], "label": LABELS[i]}),
+    "dataset": (range(60), lambda i: i),
+    "subset": (Subset(range(100, 160), range(60)), lambda i: 100 + i),
+}
+
+
+class Single(Dataset):
+    def __init__(self, one):
+        self.one = one
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return self.one(index)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_batches_are_those_that_the_loader_makes_of_single_samples(name, kind):
+    source, one = SOURCES[name]
+    for rank in range(2):
+        alone, whole = (KINDS[kind](7, rank=rank, world=2) for _ in range(2))
+        loader = DataLoader(Batched(source), sampler=whole, batch_size=None)
+        expected = list(DataLoader(Single(one), batch_sampler=alone))
+        assert len(loader) == len(expected) and same(list(whole.follow(loader)), expected)
+
+
+def test_whole_batches_are_audited_resumed_and_keyed(tmp_path):
+    def loaders(shuffle, workers=0):
+        samplers = [EpochSampler(60, 7, rank=rank, world=3, shuffle=shuffle) for rank in range(3)]
+        return [DataLoader(Batched(IMAGES), sampler=one, batch_size=None, num_workers=workers) for one in samplers]
+
+    for shuffle in (False, True):
+        assert audit.audit(lambda shuffle=shuffle: loaders(shuffle)).require().exactly_once
+    assert same(list(loaders(True, 2)[1]), list(loaders(True)[1]))
+    resumes_anywhere(
+        lambda: EpochSampler(60, 16, shuffle=False),
+        lambda one: one.follow(DataLoader(Batched(IMAGES), sampler=one, batch_size=None)),
+    )
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.int64, (60,))
+    array[:] = LABELS
+    array.flush()
+    mapped = Batched(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    batch = mapped[[3, 4]].add_(1)  # a copy: the file is as it was
+    assert batch.tolist() == [4, 5] and mapped[[4, 3]].tolist() == [4, 3]
+    view = Batched(IMAGES)[[0, 1]].zero_()
+    assert Batched(IMAGES)[[]].shape == (0, 2)
+    assert IMAGES[1].tolist() == [2.0, 3.0] and view.untyped_storage().nbytes() == 16
+    keyed = Keyed(range(12), shaken)
+    sampler = EpochSampler(12, 4, seed=4)
+    loader = DataLoader(Batched(keyed, collate_fn=list), sampler=sampler, batch_size=None, collate_fn=list)
+    assert [s for batch in sampler.follow(loader) for s in batch] == [
+        keyed.sample(i, seed=4, epoch=0) for i in EpochSampler(12, 4, seed=4).order().tolist()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: Batched(iter([1])), TypeError, "list_iterator is no source: it needs __len__ and __getitem__"),
+        (lambda: Batched((IMAGES, LABELS[:3])), ValueError, "columns hold one row a sample: found 60 and 3 rows"),
+        (lambda: Batched(IMAGES)[3], TypeError, r"reads the list of indices of a batch: found 3; use DataLoader\(batched"),
+        (lambda: Batched(IMAGES)[[3, 60]], IndexError, "index 60: the source has 60 samples, from 0"),
+        (lambda: Batched(IMAGES)[[-1, 0]], IndexError, "index -1: the source has 60 samples, from 0"),
+    ],
+)
+def test_a_bad_source_or_index_is_one_clear_error(call, error, text):
+    with pytest.raises(error, match=text):
+        call()

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tutorlib import pictures, sharding
 from tutorlib.datasets import Numbers, SqliteTable, digits, write_sqlite
+from tutorlib.samplers import Keyed
 from tutorlib.sharding import Place, Sharded, order, plan, plan_lengths, randomness, seed_of, this_process
 
 
@@ -576,3 +577,71 @@ def test_randomness_is_keyed_and_disturbs_nothing():
 def test_bad_plans_are_one_clear_error(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+# Randomness of a stream, by (seed, epoch, position).
+
+
+def noisy(sample):
+    return sample, random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def noisy_samples(source, world, chunk, epoch, workers=0, stop=None, state=None, **loader):
+    """What the transform made of each sample of an epoch, over all ranks; stopped after `stop` batches, and the state then."""
+    found, streams = {}, []
+    for rank in range(world):
+        stream = Sharded(source, rank, world, chunk=chunk, transform=noisy, seed=4)
+        stream.load_state_dict(state or {**stream.state_dict(), "epoch": epoch})
+        batches = stream.follow(DataLoader(stream, batch_size=chunk, num_workers=workers, collate_fn=list, **loader))
+        for batch in itertools.islice(batches, stop):
+            found |= {sample[0]: sample[1:] for sample in batch}
+        streams.append(stream)
+    return found, streams[0].state_dict()
+
+
+@pytest.mark.parametrize("style", [range, lambda n: Numbers(0, n), Batches])
+def test_a_stream_makes_a_sample_alike_for_any_ranks_chunks_and_resumes(style):
+    expected, _ = noisy_samples(style(12), 1, 1, epoch=1)
+    assert sorted(expected) == list(range(12)) and len(set(expected.values())) == 12
+    for world, chunk in [(1, 3), (2, 3), (3, 2), (5, 1), (1, 20)]:
+        assert noisy_samples(style(12), world, chunk, epoch=1)[0] == expected
+    part, state = noisy_samples(style(12), 2, 2, epoch=1, stop=1)
+    assert len(part) == 4 and state["seen"] == 4
+    rest, _ = noisy_samples(style(12), 3, 3, epoch=1, state={**state, "part": 0})
+    assert not set(part) & set(rest) and {**part, **rest} == expected
+    assert not set(expected.values()) & set(noisy_samples(style(12), 2, 3, epoch=2)[0].values())
+
+
+def test_a_stream_is_as_random_as_the_map_style_dataset():
+    data = Keyed(range(12), noisy)
+    assert noisy_samples(range(12), 2, 3, epoch=1)[0] == {i: data.sample(i, seed=4, epoch=1)[1:] for i in range(12)}
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_persistent_workers_hear_of_each_epoch(method):
+    multiprocessing.set_forkserver_preload(["tutorlib.ranks", "tutorlib.samplers"])
+    stream = Sharded(Numbers(0, 7), chunk=2, transform=noisy, seed=4)
+    loader = DataLoader(stream, 2, num_workers=1, collate_fn=list, persistent_workers=True, multiprocessing_context=method)
+    first = next(stream.follow(loader))[0]  # broken off: the epoch begins again
+    assert first[1:] == noisy_samples(range(7), 1, 1, epoch=0)[0][0]
+    for epoch in range(2):
+        found = {sample[0]: sample[1:] for batch in stream.follow(loader) for sample in batch}
+        assert found == noisy_samples(range(7), 1, 1, epoch)[0]
+
+
+def test_a_keyed_stream_disturbs_no_generator_and_counts_its_own_epochs():
+    stream = Sharded(range(4), chunk=3, transform=noisy)
+    torch.manual_seed(0)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(0)
+    reading = iter(stream)
+    assert [next(reading), torch.rand(()).item()][1] == expected[0]
+    assert [*reading, torch.rand(()).item()][-1] == expected[1] and stream.epoch == 1
+    whole = list(Sharded(range(4), transform=noisy))
+    assert list(stream) != whole and pickle.loads(pickle.dumps(stream)).epoch == 2  # noqa: S301 - our own bytes
+    with pytest.raises(RuntimeError, match=r"a transform keyed by the epoch needs .*: loop over sharded.follow\(loader\)"):
+        list(DataLoader(stream, num_workers=1))
+    with pytest.raises(TypeError, match="transform is a function of one sample: found int"):
+        Sharded(range(4), transform=3)
+    with pytest.raises(TypeError, match=r"seed is a whole number: found 0\.5"):
+        Sharded(range(4), seed=0.5)

@@ -445,3 +445,18 @@ def up_to_date(root: Path, folder: Path) -> None:
 
 def writings(folder: Path) -> set[str]:
     return {text for p in folder.rglob("*.ipynb") for text in re.findall(r"written \d+\.", p.read_text())}
+
+
+def test_pages_for_reading_are_laid_out_and_kept_if_the_learner_wrote_in_them(executed, tmp_path):
+    folder, page = tmp_path / "copy", executed / "en" / "glossary.md"
+    page.write_text("# Words\n", encoding="utf-8")
+    workcopy.make(folder, root=executed)
+    assert (folder / "en" / "glossary.md").read_text(encoding="utf-8") == "# Words\n"
+    page.write_text("# More words\n", encoding="utf-8")
+    made = workcopy.make(folder, root=executed)
+    assert (folder / "en" / "glossary.md").read_text(encoding="utf-8") == "# More words\n"
+    assert set(made.states.values()) == {"kept"}
+    (folder / "en" / "glossary.md").write_text("# More words\nmine\n", encoding="utf-8")
+    page.write_text("# Other words\n", encoding="utf-8")
+    workcopy.make(folder, root=executed)
+    assert (folder / "en" / "glossary.md").read_text(encoding="utf-8") == "# More words\nmine\n"

@@ -45,9 +45,11 @@ examples:
   {PYTHON} -m tutorlib reset 03                 a fresh lesson 03; yours is kept beside it
   {PYTHON} -m tutorlib test                     everything: sources, unit tests, all lessons, browser
   {PYTHON} -m tutorlib test 01 08               run two lessons again and compare every output
+  {PYTHON} -m tutorlib test path/to/notebooks   your own notebooks, as strictly; --accept stores what differs
   {PYTHON} -m tutorlib refresh 03               you changed lesson 03's source: write its notebooks
   {PYTHON} -m tutorlib claims --section 000     what the notes say and what holds today
   {PYTHON} -m tutorlib doctor                   is this machine ready?
+  {PYTHON} -m tutorlib inspect last.pt          what is in a checkpoint, without loading it
 
 exit codes: 0 done, 1 something failed or differs, 2 bad input, 3 this machine is not ready
 In an environment that has it, `tutorlib` alone does the same as `{PYTHON} -m tutorlib`."""
@@ -157,12 +159,23 @@ def parser() -> argparse.ArgumentParser:
         _test,
         "run the whole test suite, or verify single lessons",
         "Without numbers: sources and notebooks in step, unit tests, all lessons run again with every output compared, "
-        "and a browser test where Chromium is installed.",
+        "and a browser test where Chromium is installed. With paths: your own notebooks, run again and compared as strictly.",
         needs=("test",),
-        check=_check_numbers,
+        check=_check_test,
     )
-    test.add_argument("numbers", nargs="*", metavar="NN", help="only these lessons, for example 01 08")
+    test.add_argument(
+        "numbers", nargs="*", metavar="NN|PATH", help="only these lessons, for example 01 08; or your own notebooks and folders"
+    )
     test.add_argument("--lessons", action="store_true", help="only the lessons, all of them")
+    test.add_argument("--accept", action="store_true", help="store new outputs where they differ, and only there")
+    test.add_argument("--junit", metavar="FILE", help="write the notebooks' results as a JUnit file")
+    test.add_argument("--jobs", type=_jobs, default=2, metavar="N", help="notebooks at a time (default: 2)")
+    test.add_argument(
+        "--kernels",
+        choices=("warm", "cold"),
+        default="warm",
+        help="warm: fork kernels from one process that has imported what they need (default); cold: start each as ever",
+    )
 
     refresh = command(
         "refresh",
@@ -172,11 +185,22 @@ def parser() -> argparse.ArgumentParser:
         check=_check_numbers,
     )
     refresh.add_argument("numbers", nargs="*", metavar="NN", help="only these lessons (default: all)")
+    refresh.add_argument("--texts", action="store_true", help="only words changed: execute nothing, keep the stored outputs")
 
     claims = command("claims", _claims, "print what the notes say, what holds today, and which cell proves it")
     claims.add_argument("--section", metavar="TEXT", help="only one source (000), lesson (01), section title or kind of id (DL)")
     claims.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the statements (default: en)")
     claims.add_argument("--json", action="store_true", help="print JSON")
+
+    inspect = command(
+        "inspect",
+        _inspect,
+        "say what is in a checkpoint, without loading it or running anything that it names",
+        "Torch files of every age and safetensors files, whatever their size; also those that load refuses.",
+        check=_check_inspect,
+    )
+    inspect.add_argument("file", metavar="FILE", help="a checkpoint, for example last.pt")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
 
     doctor = command("doctor", _doctor, "check whether this machine is ready; each line is OK or says what mends it", needs=None)
     doctor.add_argument("--limit", type=_seconds, metavar="SECONDS", help="longest time for one check")
@@ -205,6 +229,12 @@ class _Version(argparse.Action):
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port, expected a number from 1 to 65535")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of jobs, expected 1 to 64")
     return int(text)
 
 
@@ -239,6 +269,23 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.numbers and getattr(args, "lessons", False):
         raise Stop("--lessons means all lessons; give it or numbers, not both")
     lessons.numbers(args.numbers)
+
+
+def _check_test(args: argparse.Namespace) -> None:
+    if not _are_paths(args.numbers):
+        return _check_numbers(args)
+    if args.lessons:
+        raise Stop("--lessons means the course's lessons; give it or paths of notebooks, not both")
+    missing = [word for word in args.numbers if not Path(word).exists()]
+    if missing:
+        raise Stop(f"{', '.join(missing)}: no such file or folder; lessons are named by number, notebooks by path")
+
+
+def _check_inspect(args: argparse.Namespace) -> None:
+    if not Path(args.file).exists():
+        raise Stop(f"{args.file}: no such file")
+    if Path(args.file).is_dir():
+        raise Stop(f"{args.file} is a folder, expected a checkpoint file")
 
 
 def _command(argv: Sequence[str] | None) -> str:
@@ -421,17 +468,23 @@ def _reset(args: argparse.Namespace) -> int:
 
 
 def _refresh(args: argparse.Namespace) -> int:
-    from . import lessons
+    from . import lessons, pages
 
     chosen = lessons.numbers(args.numbers)
     for number in chosen:
         lessons.lesson(number)  # a source that cannot be read is bad input; what fails from here on has failed
     with Progress(chosen) as progress:
         try:
-            done = lessons.refresh(chosen, progress=progress)
+            done = lessons.refresh(chosen, texts=args.texts, progress=progress)
         except lessons.LessonError as error:
             raise Stop(str(error), FAILED) from error
     print(done)
+    try:
+        written = pages.write()
+    except lessons.LessonError as error:
+        raise Stop(f"the lessons are written, the pages for readers not: {error}", FAILED) from error
+    if written:
+        print(f"pages for readers: {', '.join(written)} written anew")
     return OK
 
 
@@ -451,6 +504,17 @@ def _doctor(args: argparse.Namespace) -> int:
         found = doctor.check(progress=lambda one: progress.step("" if args.json else str(one)), **settings)
     print(found.as_json() if args.json else found.summary())
     return OK if found.ok else NOT_READY
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from . import checkpoint
+
+    try:
+        found = checkpoint.inspect(args.file)
+    except checkpoint.CheckpointError as error:
+        raise Stop(str(error), FAILED) from error
+    print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2, default=repr) if args.json else found.details())
+    return OK
 
 
 def _json(rows: Sequence[Any]) -> str:
@@ -484,11 +548,13 @@ def _counts(passed: int, failed: int, skipped: int) -> str:
 def _test(args: argparse.Namespace) -> int:
     from . import lessons
 
+    if _are_paths(args.numbers):
+        return _notebooks(args)
     tally, chosen = Tally(), lessons.numbers(args.numbers)
     everything = not args.numbers and not args.lessons
     steps: list[tuple[str, Callable[[], tuple[int, int, int]]]] = [
         ("sources and notebooks in step", lambda: _stale(chosen, args.numbers)),
-        ("lessons run again, every output compared", lambda: _lessons(chosen)),
+        ("lessons run again, every output compared", lambda: _lessons(chosen, _suite_settings(args))),
     ]
     if everything:
         _needs_tests()
@@ -511,6 +577,26 @@ def _test(args: argparse.Namespace) -> int:
     return FAILED if tally.failed else OK
 
 
+def _are_paths(words: Sequence[str]) -> bool:
+    """Somebody's own notebooks, not lessons: whatever looks like a path or is a folder here."""
+    return any(os.sep in word or "/" in word or word.endswith(".ipynb") or Path(word).is_dir() for word in words)
+
+
+def _suite_settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {"jobs": args.jobs, "kernels": args.kernels, "accept": args.accept, "junit": args.junit}
+
+
+def _notebooks(args: argparse.Namespace) -> int:
+    from . import suite
+
+    names = suite.labels(args.numbers)
+    with Progress(names, "notebooks", one="notebook") as progress:
+        report = suite.check(args.numbers, progress=progress, **_suite_settings(args))
+    passed, failed, _ = _reported(report, names)
+    print(f"\n{_counts(passed, failed, 0)}", flush=True)
+    return FAILED if failed else OK
+
+
 def _stale(chosen: Sequence[str], asked: Sequence[str]) -> tuple[int, int, int]:
     from . import verify
 
@@ -519,8 +605,8 @@ def _stale(chosen: Sequence[str], asked: Sequence[str]) -> tuple[int, int, int]:
     return _reported(report, chosen)
 
 
-def _lessons(chosen: Sequence[str]) -> tuple[int, int, int]:
-    from . import lessons, verify
+def _lessons(chosen: Sequence[str], settings: dict[str, Any]) -> tuple[int, int, int]:
+    from . import lessons, suite
 
     broken = []
     for number in chosen:
@@ -533,13 +619,15 @@ def _lessons(chosen: Sequence[str]) -> tuple[int, int, int]:
     if not whole:
         return 0, len(broken), 0
     with Progress(whole) as progress:
-        report = verify.run(whole, progress=progress)
+        report = suite.run(whole, progress=progress, **settings)
     passed, failed, skipped = _reported(report, whole)
     return passed, failed + len(broken), skipped
 
 
 def _reported(report: Any, chosen: Sequence[str]) -> tuple[int, int, int]:
     """Prints what a verification found; lessons without a finding passed, a finding outside of lessons counts as one failed."""
+    if report.kernels:
+        print(report.kernels)
     if report.findings:
         print(report.details(), end="\n\n")
     print(report.summary(), flush=True)
@@ -593,9 +681,9 @@ class Progress:
     lesson 01  passed       12.3 s  (1 of 2)
     """
 
-    def __init__(self, names: Sequence[str], what: str = "lessons", stream: IO[str] | None = None):
+    def __init__(self, names: Sequence[str], what: str = "lessons", stream: IO[str] | None = None, one: str = "lesson"):
         self.names = tuple(names)
-        self.what = what
+        self.what, self.one = what, one
         self.stream = stream or sys.stderr
         self.done = 0
         self.start = time.monotonic()
@@ -620,7 +708,7 @@ class Progress:
         if state == "running":
             return
         self.done += 1
-        self._say(f"lesson {number}  {state:<9} {seconds:7.1f} s  ({self.done} of {len(self.names)})\n")
+        self._say(f"{self.one} {number}  {state:<9} {seconds:7.1f} s  ({self.done} of {len(self.names)})\n")
 
     def step(self, line: str = "") -> None:
         """One more is done, in the order of `names`; its line, if it has one, is a result and goes to stdout."""

@@ -2,7 +2,8 @@
 
 A rule takes the list of a batch's values at one place and returns what stands there in the batch. Each rule below is
 itself a collate_fn, is picklable (so it reaches workers under any start method), and is used in one grammar:
-`pad(samples)` batches, `pad(side="left")` gives a changed rule, `fields({"boxes": pad})` puts it at a place.
+`pad(samples)` batches, `pad(side="left")` gives a changed rule, `fields({"boxes": pad})` puts it at a place. `uncollate`
+goes back from a batch to its samples, `to` carries a batch to a device.
 
 `strict`, the rule for all that no other rule names, agrees with torch's default_collate on everything that both accept,
 and calls torch's own functions for the leaves. On purpose it is stricter, whatever the order of the samples: missing
@@ -10,17 +11,19 @@ and extra keys are errors (torch drops extra ones), samples of different kinds a
 Python numbers is float64 (torch takes the dtype of the first). Dataclasses become a dataclass of batches. As in torch
 a tuple comes back as a list and a namedtuple as itself.
 
-Errors name the place and the sample: `batch[3]["boxes"]: float32 (7, 4), others float32 (5, 4): use pad, ragged or
-listed`. They are TypeErrors where a kind is wrong and ValueErrors elsewhere. `explain` shows the tree before and after.
+Errors name the place and the sample: `batch[3]["boxes"]: (7, 4), others (5, 4): use pad, jagged or listed`. They are
+TypeErrors where a kind is wrong and ValueErrors elsewhere. `explain` shows the tree before and after.
 """
 
 from __future__ import annotations
 
+import bisect
 import collections
 import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
@@ -29,30 +32,43 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence, unpack_sequence
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from tutorlib.facts import Facts
 
 __all__ = [
+    "BadSamples",
+    "Batch",
     "CollateTree",
     "Flattened",
     "Kept",
     "Node",
     "Padded",
+    "Replaced",
     "Rule",
+    "Untouched",
+    "bad_samples",
     "explain",
     "fields",
     "flat",
+    "jagged",
+    "keep",
     "listed",
     "packed",
     "pad",
-    "ragged",
+    "replace_none",
     "skip_none",
     "strict",
+    "to",
+    "uncollate",
     "with_rules",
 ]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What a batch may be made of. Each can be pinned, by DataLoader(pin_memory=True), and moved: `batch.to(device)`.
 
 
 class Padded(NamedTuple):
@@ -61,12 +77,28 @@ class Padded(NamedTuple):
     values: Tensor
     mask: Tensor
 
+    def pin_memory(self) -> Padded:
+        """The same in pinned memory."""
+        return _inside(self, "pin_memory")
+
+    def to(self, device: Any, non_blocking: bool = False) -> Padded:
+        """The same on another device."""
+        return _inside(self, "to", device, non_blocking=non_blocking)
+
 
 class Flattened(NamedTuple):
     """Samples one after the other: sample i is `values[offsets[i]:offsets[i + 1]]`."""
 
     values: Tensor
     offsets: Tensor
+
+    def pin_memory(self) -> Flattened:
+        """The same in pinned memory."""
+        return _inside(self, "pin_memory")
+
+    def to(self, device: Any, non_blocking: bool = False) -> Flattened:
+        """The same on another device."""
+        return _inside(self, "to", device, non_blocking=non_blocking)
 
 
 class Kept(NamedTuple):
@@ -75,6 +107,92 @@ class Kept(NamedTuple):
     batch: Any
     kept: int
     skipped: int
+
+    def pin_memory(self) -> Kept:
+        """The same in pinned memory."""
+        return _inside(self, "pin_memory")
+
+    def to(self, device: Any, non_blocking: bool = False) -> Kept:
+        """The same on another device."""
+        return _inside(self, "to", device, non_blocking=non_blocking)
+
+
+class Replaced(NamedTuple):
+    """A batch with good samples in the place of its bad ones, and its mask: True where a sample is its own, bool (batch,)."""
+
+    batch: Any
+    mask: Tensor
+
+    def pin_memory(self) -> Replaced:
+        """The same in pinned memory."""
+        return _inside(self, "pin_memory")
+
+    def to(self, device: Any, non_blocking: bool = False) -> Replaced:
+        """The same on another device."""
+        return _inside(self, "to", device, non_blocking=non_blocking)
+
+
+class Untouched(tuple[Any, ...]):
+    """Values as they came, which stay what and where they are: neither pinned nor moved."""
+
+    __slots__ = ()
+
+    def pin_memory(self) -> Untouched:
+        """Itself."""
+        return self
+
+    def to(self, device: Any, non_blocking: bool = False) -> Untouched:
+        """Itself."""
+        return self
+
+
+class Batch:
+    """A base for your dataclasses, whose batches are then pinned: torch's own pinning does not look into dataclasses.
+
+    >>> @dataclass
+    ... class Sample(Batch):
+    ...     image: Tensor
+    ...     name: str
+    >>> batch = strict([Sample(torch.ones(2), "a"), Sample(torch.ones(2), "b")])
+    >>> batch.to("meta").image.device.type
+    'meta'
+    """
+
+    def pin_memory(self) -> Any:
+        """The same in pinned memory."""
+        return _inside(self, "pin_memory")
+
+    def to(self, device: Any, non_blocking: bool = False) -> Any:
+        """The same on another device."""
+        return _inside(self, "to", device, non_blocking=non_blocking)
+
+
+def to(batch: Any, device: Any, *, non_blocking: bool = False) -> Any:
+    """The batch on another device: every tensor in dicts, lists, tuples, dataclasses and the types of this module.
+
+    What has a `to` of its own is asked for it; numbers, texts and what `keep` made stay as they are.
+
+    >>> batch = to({"boxes": pad(mask=True)([[1, 2], [3]]), "name": ["a", "b"]}, "meta")
+    >>> batch["boxes"].mask.device.type, batch["name"]
+    ('meta', ['a', 'b'])
+    """
+    return _carried(batch, "to", device, non_blocking=non_blocking)
+
+
+def _carried(value: Any, method: str, *arguments: Any, **options: Any) -> Any:
+    if hasattr(value, method):
+        return getattr(value, method)(*arguments, **options)
+    return _inside(value, method, *arguments, **options)
+
+
+def _inside(value: Any, method: str, *arguments: Any, **options: Any) -> Any:
+    """A container like this one in which every value was carried along."""
+    kind = _kind(type(value), {})
+    if not isinstance(kind, _Container):
+        return value
+    steps = _steps(value, kind)
+    results = [_carried(_at(value, kind, step), method, *arguments, **options) for step in steps]
+    return tuple(results) if type(value) is tuple else _rebuilt(value, kind, steps, results)
 
 
 class Node(NamedTuple):
@@ -129,6 +247,10 @@ class Rule:
         raise error
 
     def _batch(self, values: Sequence[Any], walk: _Walk) -> Any:
+        raise NotImplementedError
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        """The samples of `batch`, a list; or `_Every`, where nothing tells how many they are."""
         raise NotImplementedError
 
     def _name(self) -> str:
@@ -236,8 +358,6 @@ class WithRules(Rule):
     `strict` is the one without rules; make others with `with_rules`.
     """
 
-    """By type: a function for each type that has one, torch's for the other leaves, containers place by place."""
-
     rules: Mapping[type, Callable[[list[Any]], Any]] = field(default_factory=dict)
 
     def _batch(self, values: Sequence[Any], walk: _Walk) -> Any:
@@ -253,6 +373,8 @@ class WithRules(Rule):
         if isinstance(first, _Own):
             return _run(self.rules[first.type], values, walk)
         if callable(first):
+            if walk.nodes is None:  # nobody asks which rule it was
+                return _leaf(first, values)
             walk.rule, _ = _leaf_rule(values, None)
             result = _leaf(first, values)
             walk.rule, walk.note = _leaf_rule(values, result)
@@ -261,6 +383,29 @@ class WithRules(Rule):
             walk.rule = "no rule"
             raise _Offence(TypeError, 0, _kind_text(values[0]), None, _no_rule(values[0]))
         return _container(values, first, lambda step: self, walk)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if like is not _UNSEEN:
+            kind = _kind(type(like), self.rules)
+            if isinstance(kind, _Own):
+                return _back(self.rules[kind.type], batch, like, path)
+            if kind is _UNKNOWN:
+                raise TypeError(f"batch{path}: samples like {_kind_text(like)} make no batch: {_no_rule(like)}")
+            if isinstance(kind, _Container):
+                return _places_back(batch, kind, like, lambda step: self, path)
+            return _leaf_back(batch, like, path)
+        maker = _maker(batch)
+        if maker is not None:  # the batch itself says by which rule it was made
+            mine = [rule for rule in self.rules.values() if type(rule) is type(maker)] or [maker]
+            if any(rule != mine[0] for rule in mine):
+                raise _needs_like(f"{_text(batch)} may be of {_listing_of(map(_named, mine))}", path)
+            return _back(mine[0], batch, like, path)
+        kind = _kind(type(batch), {})
+        if not isinstance(kind, _Container) or (kind.style == "sequence" and len(batch) and _all_text(batch)):
+            return _leaf_back(batch, like, path)
+        if self.rules and kind.style == "sequence":
+            raise _needs_like(f"{_text(batch)} may be places of a sample, or values of a type with a rule", path)
+        return _places_back(batch, kind, like, lambda step: self, path)
 
     def _name(self) -> str:
         return "with_rules" if self.rules else "strict"
@@ -275,8 +420,6 @@ class WithRules(Rule):
 class Fields(Rule):
     """By place: a rule for each key, index or attribute that is named, `others` for the rest; made with `fields`."""
 
-    """By place: a rule for each key, index or attribute that is named, `others` for the rest."""
-
     rules: Mapping[Hashable, Callable[[list[Any]], Any]] = field(default_factory=dict)
     others: Callable[[list[Any]], Any] = field(default_factory=WithRules)
 
@@ -289,6 +432,12 @@ class Fields(Rule):
             found = _kind_text(values[0])
             raise _Offence(TypeError, 0, f"{found} has no fields", None, "use fields for dicts, tuples and dataclasses")
         return _container(values, kind, lambda step: self.rules.get(step, self.others), walk, named=self.rules)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        kind = _kind(type(batch if like is _UNSEEN else like), {})
+        if not isinstance(kind, _Container):
+            raise _not_made(batch, "fields", path)
+        return _places_back(batch, kind, like, lambda step: self.rules.get(step, self.others), path)
 
     def __repr__(self) -> str:
         return "fields({" + ", ".join(f"{step!r}: {_named(rule)}" for step, rule in self.rules.items()) + "})"
@@ -356,19 +505,17 @@ def _container(
     named: Mapping[Hashable, Any] | None = None,
 ) -> Any:
     first = values[0]
+    steps = _steps(first, kind)
     if kind.style == "mapping":
-        steps = list(first)
         walk.rule = f"{type(first).__name__}: the same keys in every sample"
         _check_keys(values)
         columns: Iterable[Sequence[Any]] = ([value[key] for value in values] for key in steps)
     elif kind.style == "sequence":
         walk.rule, walk.note = _sequence_rule(first)
         if len(set(map(len, values))) > 1:
-            raise _uneven(ValueError, [f"{type(v).__name__} of {len(v)}" for v in values], "use pad, ragged or listed")
-        steps = list(range(len(first)))
+            raise _uneven(ValueError, [f"{type(v).__name__} of {len(v)}" for v in values], "use pad, jagged or listed")
         columns = zip(*values, strict=True)
     else:
-        steps = list(first._fields) if kind.style == "namedtuple" else [f.name for f in dataclasses.fields(first)]
         walk.rule = f"{type(first).__name__}: field by field"
         rows = values if kind.style == "namedtuple" else [[getattr(value, step) for step in steps] for value in values]
         columns = zip(*rows, strict=True)
@@ -387,6 +534,19 @@ def _container(
     if offence is not None:
         raise offence
     return _rebuilt(first, kind, steps, results)
+
+
+def _steps(value: Any, kind: _Container) -> list[Any]:
+    """The places in a container: keys, indices or names."""
+    if kind.style == "mapping":
+        return list(value)
+    if kind.style == "sequence":
+        return list(range(len(value)))
+    return list(value._fields) if kind.style == "namedtuple" else [f.name for f in dataclasses.fields(value)]
+
+
+def _at(value: Any, kind: _Container, step: Any) -> Any:
+    return getattr(value, step) if kind.style in ("namedtuple", "dataclass") else value[step]
 
 
 def _step_text(kind: _Container, step: Any) -> str:
@@ -488,7 +648,7 @@ def _shapes_way(values: Sequence[Any]) -> str:
     if len({len(value.shape) for value in values}) > 1:
         return "use listed"
     differ = tuple(d for d, sizes in enumerate(zip(*(value.shape for value in values), strict=True)) if len(set(sizes)) > 1)
-    return "use pad, ragged or listed" if differ == (0,) else f"use pad(dims={differ}) or listed"
+    return "use pad, jagged or listed" if differ == (0,) else f"use pad(dims={differ}) or listed"
 
 
 def _tensors(values: Sequence[Any], rule: str) -> list[Tensor]:
@@ -507,8 +667,11 @@ def _tensors(values: Sequence[Any], rule: str) -> list[Tensor]:
 
 def _check_rest(tensors: list[Tensor], dims: Sequence[int], way_out: str) -> None:
     """All dimensions but `dims` must be equal."""
-    rests = {tuple(size for d, size in enumerate(t.shape) if d not in dims) for t in tensors}
-    if len(rests) > 1 or len({t.ndim for t in tensors}) > 1:
+    shapes = {t.shape for t in tensors}
+    if (
+        len({tuple(size for d, size in enumerate(shape) if d not in dims) for shape in shapes}) > 1
+        or len(set(map(len, shapes))) > 1
+    ):
         raise _shapes(tensors, way_out)
 
 
@@ -550,24 +713,61 @@ class Pad(Rule):
         if lowest.ndim <= max(self.dims):
             raise _Offence(ValueError, tensors.index(lowest), _text(lowest), None, f"pad(dims={self.dims}) needs more dimensions")
         _check_rest(tensors, self.dims, f"pad changes only {_dims_text(self.dims)}: name more in pad(dims=...), or use listed")
-        dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
-        self._check_value(dtype)
+        dtypes = {t.dtype for t in tensors}
+        dtype = tensors[0].dtype if len(dtypes) == 1 else functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+        if not dtype.is_floating_point:
+            self._check_value(dtype)
+        if self.dims == (0,) and len(dtypes) == 1 and self.multiple == 1:
+            batch = pad_sequence(tensors, batch_first=True, padding_value=self.value, padding_side=self.side)  # a loop in C++
+        else:
+            batch = self._copied(tensors, dtype)
+        return Padded(batch, self._mask(tensors, batch)) if self.mask else batch
+
+    def _copied(self, tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
         size = list(tensors[0].shape)
         for d in self.dims:
             longest = max(t.shape[d] for t in tensors)
             size[d] = -(-longest // self.multiple) * self.multiple
         batch = tensors[0].new_full((len(tensors), *size), self.value, dtype=dtype)
-        real = torch.zeros((len(tensors), *(size[d] for d in self.dims)), dtype=torch.bool) if self.mask else None
+        whole: list[Any] = [slice(None)] * (max(self.dims) + 1)
         for i, tensor in enumerate(tensors):
-            place, true = batch[i], None if real is None else real[i]
+            shape, place = tensor.shape, [i, *whole]
+            for d in self.dims:
+                place[1 + d] = slice(shape[d]) if self.side == "right" else slice(size[d] - shape[d], None)
+            batch[tuple(place)] = tensor
+        return batch
+
+    def _mask(self, tensors: list[Tensor], batch: Tensor) -> Tensor:
+        """Where batch[i] is real: in all padded dimensions at once."""
+        mask = None
+        for at, d in enumerate(self.dims):
+            size = batch.shape[1 + d]
+            places = torch.arange(size, device=batch.device)
+            lengths = torch.tensor([t.shape[d] for t in tensors], device=batch.device).unsqueeze(1)
+            real = places < lengths if self.side == "right" else places >= size - lengths
+            real = real.reshape(len(tensors), *(size if other == at else 1 for other in range(len(self.dims))))
+            mask = real if mask is None else mask & real
+        assert mask is not None
+        return mask
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if isinstance(batch, Tensor) and not self.mask:
+            raise ValueError(f"batch{path}: pad without a mask forgets the lengths: use pad(mask=True), flat or jagged")
+        if not isinstance(batch, Padded):
+            raise _not_made(batch, repr(self), path)
+        sizes = tuple(batch.values.shape[1 + d] for d in self.dims if d < batch.values.ndim - 1)
+        if tuple(batch.mask.shape[1:]) != sizes:
+            raise ValueError(
+                f"batch{path}: {_text(batch)} is not padded in {_dims_text(self.dims)}: name the rule, "
+                "uncollate(batch, pad(dims=..., mask=True))"
+            )
+        tensors = []
+        for value, mask in zip(batch.values.unbind(), batch.mask.unbind(), strict=True):
             for at, d in enumerate(self.dims):
-                start = 0 if self.side == "right" else size[d] - tensor.shape[d]
-                place = place.narrow(d, start, tensor.shape[d])
-                true = None if true is None else true.narrow(at, start, tensor.shape[d])
-            place.copy_(tensor)
-            if true is not None:
-                true.fill_(True)
-        return batch if real is None else Padded(batch, real)
+                real = mask.movedim(at, 0).flatten(1).any(1) if mask.ndim > 1 else mask
+                value = value[(slice(None),) * d + (real,)]
+            tensors.append(value)
+        return _as_like(tensors, like)
 
     def _check_value(self, dtype: torch.dtype) -> None:
         try:
@@ -584,23 +784,28 @@ def _dims_text(dims: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True, repr=False)
-class Ragged(Rule):
+class Jagged(Rule):
     """Tensors of different lengths as torch's jagged nested tensor of shape (batch, *, ...): nothing is filled up.
 
     Takes tensors, arrays and lists of numbers that differ in dimension 0 only. The first jagged tensor of a process
     takes seconds, because torch then loads sympy.
 
-    >>> batch = ragged([torch.ones(2, 4), torch.ones(3, 4)])
+    >>> batch = jagged([torch.ones(2, 4), torch.ones(3, 4)])
     >>> batch.is_nested, [tuple(part.shape) for part in batch.unbind()]
     (True, [(2, 4), (3, 4)])
     """
 
     def _batch(self, values: Sequence[Any], walk: _Walk) -> Tensor:
-        walk.rule = "ragged: jagged nested tensor"
-        tensors = _tensors(values, "ragged")
-        _check_rest(tensors, (0,), "ragged differs only in dimension 0: use pad(dims=...) or listed")
+        walk.rule = "jagged: nested tensor"
+        tensors = _tensors(values, "jagged")
+        _check_rest(tensors, (0,), "jagged differs only in dimension 0: use pad(dims=...) or listed")
         with _without_advice():
             return torch.nested.nested_tensor_from_jagged(torch.cat(tensors), _offsets(tensors))
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, Tensor) or not batch.is_nested:
+            raise _not_made(batch, "jagged", path)
+        return _as_like(list(batch.unbind()), like)
 
 
 @contextlib.contextmanager
@@ -634,6 +839,12 @@ class Flat(Rule):
         _check_rest(tensors, (0,), "flat differs only in dimension 0: use pad(dims=...) or listed")
         return Flattened(torch.cat(tensors), _offsets(tensors))
 
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, Flattened):
+            raise _not_made(batch, "flat", path)
+        pairs = itertools.pairwise(batch.offsets.tolist())
+        return _as_like([batch.values[begin:stop] for begin, stop in pairs], like)
+
 
 def _offsets(tensors: list[Tensor]) -> Tensor:
     lengths = torch.tensor([0, *(len(t) for t in tensors)])
@@ -656,13 +867,20 @@ class Packed(Rule):
         _check_rest(tensors, (0,), "packed differs only in dimension 0: use pad(dims=...) or listed")
         for i, tensor in enumerate(tensors):
             if not len(tensor):
-                raise _Offence(ValueError, i, _text(tensor), None, "torch cannot pack an empty sequence: use pad or ragged")
+                raise _Offence(ValueError, i, _text(tensor), None, "torch cannot pack an empty sequence: use pad or jagged")
         return pack_sequence(tensors, enforce_sorted=False)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, PackedSequence):
+            raise _not_made(batch, "packed", path)
+        return _as_like(list(unpack_sequence(batch)), like)
 
 
 @dataclass(frozen=True, repr=False)
 class Listed(Rule):
     """The values as they are, in a list: for what no tensor can hold (None, paths, pictures).
+
+    Tensors among them are pinned and moved like those of the rest of the batch; see `keep`.
 
     >>> listed([None, "a"])
     [None, 'a']
@@ -671,6 +889,31 @@ class Listed(Rule):
     def _batch(self, values: Sequence[Any], walk: _Walk) -> list[Any]:
         walk.rule = "listed: as they are"
         return list(values)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, (list, tuple)):
+            raise _not_made(batch, self._name(), path)
+        return list(batch)
+
+
+@dataclass(frozen=True, repr=False)
+class Keep(Rule):
+    """The values passed through, the very same objects, and left where they are: neither pinned nor moved to a device.
+
+    For what the loss or a log needs on the CPU while the rest of the batch travels: sizes of images, keys, file names.
+
+    >>> to(fields({"size": keep})([{"image": torch.ones(2), "size": torch.tensor([3, 4])}]), "meta")
+    {'image': tensor(..., device='meta', size=(1, 2)), 'size': (tensor([3, 4]),)}
+    """
+
+    def _batch(self, values: Sequence[Any], walk: _Walk) -> Untouched:
+        walk.rule = "keep: passed through"
+        return Untouched(values)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, (list, tuple)):
+            raise _not_made(batch, "keep", path)
+        return list(batch)
 
 
 @dataclass(frozen=True, repr=False)
@@ -702,11 +945,69 @@ class SkipNone(Rule):
         walk.note = f"{skipped} of {len(values)} samples skipped" if skipped else walk.note
         return Kept(batch, len(good), skipped)
 
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, Kept):
+            raise _not_made(batch, "skip_none", path)
+        return [] if batch.batch is None else _back(self.then, batch.batch, like, path)
+
     def _name(self) -> str:
         return "skip_none"
 
     def __repr__(self) -> str:
         return f"skip_none(then={_named(self.then)}{', inside=True' if self.inside else ''})"
+
+
+@dataclass(frozen=True, repr=False)
+class ReplaceNone(Rule):
+    """Put the next good sample of the batch in the place of each that is None, and batch by `then`: Replaced(batch, mask).
+
+    The batch keeps its size and the loader its number of samples; `mask` (bool, shape (batch,)) is False where a sample is
+    borrowed, so that a loss can leave it out. After the last good sample comes the first. `inside=True` also replaces
+    samples with a None anywhere in them. `spare`, a sample, stands in where a batch has no good one; without it that is
+    a ValueError.
+
+    >>> replace_none([1, None, 3])
+    Replaced(batch=tensor([1, 3, 3]), mask=tensor([ True, False,  True]))
+    """
+
+    then: Callable[[list[Any]], Any] = field(default_factory=WithRules)
+    inside: bool = False
+    spare: Any = None
+
+    def _batch(self, values: Sequence[Any], walk: _Walk) -> Replaced:
+        walk.rule = "replace_none"
+        good = [i for i, value in enumerate(values) if not (_holds_none(value) if self.inside else value is None)]
+        if not good and self.spare is None:
+            found = f"none of {len(values)} samples is good"
+            raise _Offence(ValueError, None, found, None, "use replace_none(spare=a_sample) or skip_none")
+        nexts = [good[bisect.bisect_left(good, i) % len(good)] for i in range(len(values))] if good else []
+        try:
+            batch = _run(self.then, [values[i] for i in nexts] or [self.spare] * len(values), walk)
+        except _Offence as offence:
+            if offence.sample is not None and good:
+                offence.sample = nexts[offence.sample]
+            raise
+        borrowed = len(values) - len(good)
+        walk.rule = f"replace_none, then {walk.rule}"
+        walk.note = f"{borrowed} of {len(values)} samples replaced" if borrowed else walk.note
+        mask = torch.zeros(len(values), dtype=torch.bool)
+        mask[good] = True
+        return Replaced(batch, mask)
+
+    def _back(self, batch: Any, like: Any, path: str) -> Any:
+        if not isinstance(batch, Replaced):
+            raise _not_made(batch, "replace_none", path)
+        samples = _back(self.then, batch.batch, like, path)
+        if isinstance(samples, _Every):
+            samples = [samples.value] * len(batch.mask)
+        return [sample if own else None for sample, own in zip(samples, batch.mask.tolist(), strict=True)]
+
+    def _name(self) -> str:
+        return "replace_none"
+
+    def __repr__(self) -> str:
+        spare = "" if self.spare is None else ", spare=..."
+        return f"replace_none(then={_named(self.then)}{', inside=True' if self.inside else ''}{spare})"
 
 
 def _holds_none(value: Any) -> bool:
@@ -721,11 +1022,13 @@ def _holds_none(value: Any) -> bool:
 
 strict = WithRules()
 pad = Pad()
-ragged = Ragged()
+jagged = Jagged()
 flat = Flat()
 packed = Packed()
 listed = Listed()
+keep = Keep()
 skip_none = SkipNone()
+replace_none = ReplaceNone()
 
 
 def with_rules(rules: Mapping[type, Callable[[list[Any]], Any]]) -> Rule:
@@ -768,6 +1071,211 @@ def fields(rules: Mapping[Any, Callable[[list[Any]], Any]], others: Callable[[li
 def _check_callable(name: str, rule: object) -> None:
     if not callable(rule):
         raise TypeError(f"the rule for {name} must be a function of the list of values: found {rule!r}")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Back to samples
+
+
+def uncollate(batch: Any, rule: Callable[[list[Any]], Any] = strict, *, like: Any = None) -> list[Any]:
+    """The list of samples of which `rule` made this batch: `uncollate(rule(samples), rule, like=samples[0]) == samples`.
+
+    `rule` is a rule of this module, or torch's default_collate. `like`, one of the samples, tells what a batch does not
+    keep. Without it the nearest kin comes back: a tuple as a list, an array as a tensor; a 0-dimensional tensor whose dtype
+    Python numbers have as a number. What no batch keeps stays lost: the own dtype of each sample where they were mixed,
+    which samples `skip_none` left out (the others come back; `replace_none` gives each None back), lengths that were padded
+    without a mask. Tensors may be views of the batch.
+
+    Errors: ValueError for a batch that does not tell its samples, TypeError for one that the rule does not make or a rule
+    that is not of this module; each names the place.
+
+    >>> samples = [{"ink": torch.ones(2), "label": 3}, {"ink": torch.ones(1), "label": 4}]
+    >>> rule = fields({"ink": flat})
+    >>> uncollate(rule(samples), rule)
+    [{'ink': tensor([1., 1.]), 'label': 3}, {'ink': tensor([1.]), 'label': 4}]
+    """
+    samples = _back(rule, batch, _UNSEEN if like is None else like, "")
+    if isinstance(samples, _Every):
+        raise ValueError(f"batch: {_text(batch)} holds no values: how many samples it was made of cannot be known")
+    return samples
+
+
+_UNSEEN: Any = object()  # no sample was given, or none reaches this place
+
+
+class _Every:
+    """What each sample has at a place without values, as an empty list; it does not tell how many samples there are."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _maker(batch: Any) -> Rule | None:
+    """The rule that made this batch, where the batch itself tells."""
+    if isinstance(batch, Tensor):
+        return jagged if batch.is_nested else None
+    return next((rule for kind, rule in _MAKERS.items() if isinstance(batch, kind)), None)
+
+
+_MAKERS: dict[type, Rule] = {
+    Padded: Pad(mask=True),
+    Flattened: flat,
+    PackedSequence: packed,
+    Untouched: keep,
+    Kept: skip_none,
+    Replaced: replace_none,
+}
+
+
+def _back(rule: Callable[[list[Any]], Any], batch: Any, like: Any, path: str) -> Any:
+    if rule is default_collate:
+        rule = strict
+    if rule in (list, tuple):
+        rule = listed
+    if not isinstance(rule, Rule):
+        raise TypeError(f"batch{path}: made by {_named(rule)}, which has no way back: use a rule of tutorlib.collate")
+    return rule._back(batch, like, path)
+
+
+def _needs_like(what: str, path: str) -> ValueError:
+    return ValueError(f"batch{path}: {what}: give uncollate(batch, rule, like=one_of_the_samples)")
+
+
+def _not_made(batch: Any, rule: str, path: str) -> TypeError:
+    return TypeError(f"batch{path}: {_text(batch)} is nothing that {rule} makes: name the rule that made the batch")
+
+
+def _places_back(batch: Any, kind: _Container, like: Any, rule_for: Callable[[Any], Any], path: str) -> Any:
+    """The samples of a container of batches, place by place."""
+    model = batch if like is _UNSEEN else like
+    steps, there = _steps(model, kind), _kind(type(batch), {})
+    if not isinstance(there, _Container) or there.style != kind.style or len(_steps(batch, kind)) != len(steps):
+        raise TypeError(f"batch{path}: {_text(batch)} was not made of samples like {_text(like)}")
+    columns = [
+        _back(rule_for(step), _at(batch, kind, step), like if like is _UNSEEN else _at(like, kind, step), inner)
+        for step, inner in ((step, path + _step_text(kind, step)) for step in steps)
+    ]
+    sizes = list(dict.fromkeys(len(column) for column in columns if not isinstance(column, _Every)))
+    if len(sizes) > 1:
+        raise ValueError(f"batch{path}: its places hold {' and '.join(map(str, sizes))} samples: this is no batch")
+
+    def sample(values: list[Any]) -> Any:
+        return tuple(values) if type(model) is tuple else _rebuilt(model, kind, steps, values)
+
+    if not sizes:
+        return _Every(sample([column.value for column in columns]))
+    return [sample([c.value if isinstance(c, _Every) else c[i] for c in columns]) for i in range(sizes[0])]
+
+
+_PYTHON_DTYPES = (torch.int64, torch.float64, torch.bool, torch.complex128)
+
+
+def _leaf_back(batch: Any, like: Any, path: str) -> list[Any]:
+    if not isinstance(batch, Tensor):
+        if isinstance(batch, (list, tuple)) and _all_text(batch):
+            return list(batch)
+        raise _not_made(batch, "strict", path)
+    if batch.ndim == 0:
+        raise ValueError(f"batch{path}: a number is no batch: found {_text(batch)}")
+    if isinstance(like, np.ndarray):
+        return [np.asarray(row.numpy(force=True)) for row in batch.unbind()]
+    if isinstance(like, np.generic):
+        return [type(like)(value) for value in batch.tolist()]
+    if isinstance(like, (bool, int, float, complex)):
+        return [made if (made := type(like)(value)) == value else value for value in batch.tolist()]  # 2.5 is no int
+    if like is _UNSEEN and batch.ndim == 1 and batch.dtype in _PYTHON_DTYPES:
+        return list(batch.tolist())
+    return list(batch.unbind())
+
+
+def _as_like(tensors: list[Tensor], like: Any) -> list[Any]:
+    """Tensors as what they were before a rule for lengths made them: arrays, lists or tuples of numbers, or tensors."""
+    if isinstance(like, np.ndarray):
+        return [tensor.numpy(force=True) for tensor in tensors]
+    if isinstance(like, (list, tuple)):
+        return [type(like)(tensor.tolist()) for tensor in tensors]
+    return tensors
+
+
+def _all_text(values: Any) -> bool:
+    return all(isinstance(value, (str, bytes)) for value in values)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Bad samples, counted
+
+
+@dataclass(frozen=True, repr=False)
+class BadSamples(Facts):
+    """How many samples of each batch were good, skipped and replaced: made with `bad_samples`."""
+
+    batches: tuple[dict[str, int], ...]
+
+    def _total(self, name: str) -> int:
+        return sum(row[name] for row in self.batches)
+
+    @property
+    def read(self) -> int:
+        """How many samples were read."""
+        return self._total("read")
+
+    @property
+    def good(self) -> int:
+        """How many of them were good."""
+        return self._total("good")
+
+    @property
+    def skipped(self) -> int:
+        """How many were left out by `skip_none`."""
+        return self._total("skipped")
+
+    @property
+    def replaced(self) -> int:
+        """How many were replaced by `replace_none`."""
+        return self._total("replaced")
+
+    def summary(self) -> str:
+        samples = f"{self.read} {'sample' if self.read == 1 else 'samples'}"
+        batches = f"{len(self.batches)} {'batch' if len(self.batches) == 1 else 'batches'}"
+        return f"{samples} read in {batches}: {self.good} good, {self.skipped} skipped, {self.replaced} replaced"
+
+    def rows(self) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = [{"batch": number, **row} for number, row in enumerate(self.batches)]
+        if len(rows) <= _ROWS_SHOWN:
+            return rows
+        gap: dict[str, object] = dict.fromkeys(rows[0], "...")
+        gap["read"] = f"({len(rows) - _ROWS_SHOWN + 1} more)"
+        return [*rows[: _ROWS_SHOWN - 2], gap, rows[-1]]
+
+
+_ROWS_SHOWN = 40
+
+
+def bad_samples(batches: Iterable[Any]) -> BadSamples:
+    """How many samples were skipped and replaced in these batches: of a loader (one pass over it) or a list.
+
+    The counts travel in the batches, so they are exact for any number of workers. Errors: TypeError for a batch that
+    neither skip_none nor replace_none made.
+
+    >>> bad_samples([skip_none([1, None, 3]), replace_none([None, 5])])
+    5 samples read in 2 batches: 3 good, 1 skipped, 1 replaced
+    batch  read  good  skipped  replaced
+        0     3     2        1         0
+        1     2     1        0         1
+    """
+    rows = []
+    for number, batch in enumerate(batches):
+        if isinstance(batch, Kept):
+            read, good, skipped = batch.kept + batch.skipped, batch.kept, batch.skipped
+        elif isinstance(batch, Replaced):
+            read, good, skipped = len(batch.mask), int(batch.mask.sum()), 0
+        else:
+            raise TypeError(
+                f"batch {number} is a {type(batch).__name__}, which does not tell its bad samples: "
+                "use collate_fn=skip_none(then=...) or replace_none(then=...)"
+            )
+        rows.append({"read": read, "good": good, "skipped": skipped, "replaced": read - good - skipped})
+    return BadSamples(tuple(rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -966,6 +1474,8 @@ def _text(value: Any) -> str:
         return f"{type(value).__name__}({', '.join(map(_text, value))})"
     if isinstance(value, Kept):
         return f"Kept {value.kept} of {value.kept + value.skipped}"
+    if isinstance(value, Replaced):
+        return f"Replaced {int((~value.mask).sum())} of {len(value.mask)}"
     if value is None:
         return "None"
     if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (str, bytes)):

@@ -480,23 +480,31 @@ class Refreshed(Facts):
 
     lessons: tuple[tuple[str, str, int], ...]
     seconds: Mapping[str, float]
+    executed: bool = True
 
     def summary(self) -> str:
         written = sum(state == "written" for _, state, _ in self.lessons)
-        return f"{len(self.lessons)} {'lesson' if len(self.lessons) == 1 else 'lessons'} executed, {written} written"
+        done = "executed" if self.executed else "with the outputs that were stored"
+        return f"{len(self.lessons)} {'lesson' if len(self.lessons) == 1 else 'lessons'} {done}, {written} written"
 
     def rows(self) -> list[dict[str, object]]:
         return [{"lesson": name, "notebooks": state, "code cells": cells} for name, state, cells in self.lessons]
 
 
 def refresh(
-    wanted: Iterable[str | int] | None = None, *, root: str | Path | None = None, jobs: int = 2, progress: Progress | None = None
+    wanted: Iterable[str | int] | None = None,
+    *,
+    root: str | Path | None = None,
+    jobs: int = 2,
+    texts: bool = False,
+    progress: Progress | None = None,
 ) -> Refreshed:
     """Executes lessons once, each in a fresh kernel in an empty folder, and writes `en/` and `zh/` from that one run.
 
     `wanted`: lesson numbers, `None` for all. `jobs`: kernels at a time. `progress(number, state, seconds)` is called
     with state `running`, then `written`, `unchanged` or `failed`. All sources are parsed before anything runs; the
-    notebooks of a lesson are replaced only when every cell of it ran. Raises `LessonError` with one line for each
+    notebooks of a lesson are replaced only when every cell of it ran. `texts` executes nothing and keeps the stored outputs:
+    for a lesson of which only the words changed; one whose code changed is refused. Raises `LessonError` with one line for each
     lesson that failed, after the others are done.
 
     >>> refresh(["99"])  # doctest: +ELLIPSIS
@@ -514,7 +522,7 @@ def refresh(
         start = time.monotonic()
         tell(item.number, "running", 0.0)
         try:
-            state = "written" if _write(item, _execute(item, tasks)) else "unchanged"
+            state = "written" if _write(item, _stored_run(item) if texts else _execute(item, tasks)) else "unchanged"
         except LessonError as error:
             tell(item.number, "failed", time.monotonic() - start)
             return item, str(error), time.monotonic() - start
@@ -535,8 +543,31 @@ def refresh(
     if failed:
         raise LessonError("\n".join(failed))
     return Refreshed(
-        tuple((item.name, state, len(item.code)) for item, state, _ in done), {item.number: seconds for item, _, seconds in done}
+        tuple((item.name, state, len(item.code)) for item, state, _ in done),
+        {item.number: seconds for item, _, seconds in done},
+        executed=not texts,
     )
+
+
+def _stored_run(item: Lesson) -> Notebook:
+    """The lesson in English with the outputs that are stored, if its code is what they came from."""
+    import nbformat.v4 as v4
+
+    book, path = item.notebook("en"), item.stored("en")
+    mend = f"`tutorlib refresh {item.number}` executes it"
+    if not path.is_file():
+        raise LessonError(f"{item.path.name}: en/{path.name} does not exist: {mend}")
+    stored = [c for c in v4.reads(path.read_text(encoding="utf-8")).cells if c.cell_type == "code"]
+    fresh = [c for c in book.cells if c.cell_type == "code"]
+    for number, (new, old) in enumerate(zip(fresh, stored, strict=False), 1):
+        raising = ["raises-exception" in c.metadata.get("tags", []) for c in (new, old)]
+        if new.source != old.source or raising[0] != raising[1] or old.execution_count != number:
+            raise LessonError(f"{_place(item, number)} is not the code that was executed: {mend}")
+    if len(fresh) != len(stored):
+        raise LessonError(f"{item.path.name} has {len(fresh)} code cells, {len(stored)} were executed: {mend}")
+    for new, old in zip(fresh, stored, strict=True):
+        new.outputs, new.execution_count = old.outputs, old.execution_count
+    return book
 
 
 def kernel_environment(ipython: str | Path) -> dict[str, str]:
@@ -684,7 +715,10 @@ def _last_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the notes and what became of it: `true`, `changed`, `false`, or true only on a `platform`."""
+    """One statement of the notes and what became of it: `true`, `changed`, `false`, or true only on a `platform`.
+
+    `differs` are the versions of torch, such as "2.14", on which a proving cell prints something else than what is stored.
+    """
 
     id: str
     source: str
@@ -695,6 +729,7 @@ class Claim:
     note: Mapping[str, str]
     since: str = ""
     also: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -788,7 +823,7 @@ def ledger(root: str | Path | None = None) -> list[Claim]:
 
 def _claim(name: str, number: int, table: Mapping[str, Any]) -> Claim:
     which = f"claim {table['id']}" if isinstance(table.get("id"), str) else f"claim number {number}"
-    needed, known = ("id", "source", "section", "lesson", "verdict"), ("since", "also", "statement", "note")
+    needed, known = ("id", "source", "section", "lesson", "verdict"), ("since", "also", "differs", "statement", "note")
     for field in needed:
         if not isinstance(table.get(field), str) or not table[field].strip():
             asked = f"every claim has {', '.join(needed)}, statement, note"
@@ -800,6 +835,9 @@ def _claim(name: str, number: int, table: Mapping[str, Any]) -> Claim:
         raise LessonError(
             f'{name}: {which}: also is {also!r}, expected a list of texts such as ["000: 2. Data Loading Order and Sampler"]'
         )
+    differs = table.get("differs", [])
+    if not isinstance(differs, list) or not all(isinstance(v, str) and re.fullmatch(r"\d+\.\d+", v) for v in differs):
+        raise LessonError(f'{name}: {which}: differs is {differs!r}, expected a list of versions of torch such as ["2.14"]')
     unknown = [field for field in table if field not in needed + known]
     if unknown:
         raise LessonError(f"{name}: {which}: unknown field {', '.join(unknown)}; expected {', '.join(needed + known)}")
@@ -815,7 +853,15 @@ def _claim(name: str, number: int, table: Mapping[str, Any]) -> Claim:
         raise LessonError(f"{name}: {which}: verdict is {table['verdict']!r}, expected one of {', '.join(VERDICTS)}")
     if not re.fullmatch(r"\d\d", table["lesson"]):
         raise LessonError(f'{name}: {which}: lesson is {table["lesson"]!r}, expected two digits such as "01"')
-    return Claim(**{**table, "statement": dict(table["statement"]), "note": dict(table["note"]), "also": tuple(also)})
+    return Claim(
+        **{
+            **table,
+            "statement": dict(table["statement"]),
+            "note": dict(table["note"]),
+            "also": tuple(also),
+            "differs": tuple(differs),
+        }
+    )
 
 
 def proofs(root: str | Path | None = None) -> dict[str, tuple[Proof, ...]]:

@@ -1,4 +1,4 @@
-"""Facts as pictures: five generic drawings in HTML and SVG, for a widget and for a stored notebook.
+"""Facts as pictures: six generic drawings in HTML and SVG, for a widget and for a stored notebook.
 
 Each function takes facts, asks them for plain data by one method, and returns a `Picture`: an HTML string with an
 inline SVG and the facts' own table. The facts know nothing of pictures; the protocols are plain lists and dicts.
@@ -8,6 +8,7 @@ inline SVG and the facts' own table. The facts know nothing of pictures; the pro
 | `timeline` | `lanes(clock)` | `{"unit": "ms", "lanes": [{"name": "main", "spans": [{"start": 0, "stop": 2, "kind": "fetch", "label": "0", "ticks": [1]}]}]}` |
 | `grid` | `grid()` | `{"rows": [{"label": "rank 0", "cells": [{"label": "worker 0", "items": [{"text": "3", "sign": "x2"}]}]}], "missing": ["7"]}` |
 | `tree` | `tree()` | `[{"depth": 0, "path": "batch", "before": "3 x tuple", "rule": "per field", "after": "list", "surprise": True}]` |
+| `graph` | `graph()` | the lines of `tree`: `path` and `before` a module and its class, `rule` a node, `after` what it gives |
 | `ruler` | `ruler()` | `{"unit": "batch", "cut": 2, "tracks": [{"name": "resumed", "cells": [{"text": "0", "state": "same"}]}]}` |
 | `bars` | `bars()` | `{"unit": "bytes", "bars": [{"name": "big[:3]", "value": 4000000, "note": "the whole storage"}]}` |
 
@@ -18,6 +19,7 @@ Kinds of span: `start`, `fetch`, `collate`, `wait`, `use`. States of a cell: `sa
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import math
@@ -27,7 +29,7 @@ from typing import Any
 
 from tutorlib.facts import Facts, width
 
-__all__ = ["Picture", "bars", "grid", "ruler", "stored", "timeline", "tree"]
+__all__ = ["Picture", "bars", "graph", "grid", "ruler", "stored", "timeline", "tree"]
 
 WIDTH = 760
 _BYTES = 12_000  # of one stored picture; what does not fit is counted, not drawn
@@ -85,6 +87,11 @@ def grid(facts: Any, *, title: str = "Who got which sample") -> Picture:
 def tree(facts: Any, *, title: str = "Before and after") -> Picture:
     """A nested structure before and after, with the rule that fired at each place; `facts.tree()`."""
     return _both(facts, title, _tree, facts.tree())
+
+
+def graph(facts: Any, *, title: str = "Nodes beside modules") -> Picture:
+    """The nodes of an exported graph beside the modules that they come from; `facts.graph()`."""
+    return _both(facts, title, functools.partial(_tree, heads=("module", "class", "node", "gives")), facts.graph())
 
 
 def ruler(facts: Any, *, title: str = "Step by step") -> Picture:
@@ -229,7 +236,7 @@ def _grid(data: Mapping[str, Any], most: int) -> _Drawing:
     return "".join(parts), y + 4
 
 
-def _tree(lines: Sequence[Mapping[str, Any]], most: int) -> _Drawing:
+def _tree(lines: Sequence[Mapping[str, Any]], most: int, heads: Sequence[str] = ("where", "before", "rule", "after")) -> _Drawing:
     hidden = len(lines) - most
     lines = lines[:most]
     cells = [[_short(str(line.get(c) or ""), 40) for c in ("path", "before", "rule", "after")] for line in lines]
@@ -247,7 +254,7 @@ def _tree(lines: Sequence[Mapping[str, Any]], most: int) -> _Drawing:
     wide = [w * shrink + spare for w in wants]
     xs = [16 + mark + sum(wide[:c]) + 22 * c for c in range(4)]
     height, top = 26.0, 40.0
-    parts = [_text(xs[c], 22, head, "s") for c, head in enumerate(("where", "before", "rule", "after"))]
+    parts = [_text(xs[c], 22, head, "s") for c, head in enumerate(heads)]
     parts.append(_line(16, 30, WIDTH - 16, 30, "g"))
     any_surprise = False
     for i, (line, row) in enumerate(zip(lines, cells, strict=True)):

@@ -10,6 +10,9 @@ The order is a function of (seed, epoch); `sharding.plan` cuts it into steps and
 read does not depend on the number of ranks or workers, every rank has the same number of steps, and the number of samples
 seen says where a run is: it can go on with other ranks, another batch size, other workers.
 
+Where the data can be read many at a time (tensors, arrays, a table), `Batched` lets each sample be a whole batch; and `Keyed`
+makes what is random about a sample a function of (seed, epoch, index).
+
 DataLoader reads a sampler ahead (with 2 workers 4 batches), so a sampler cannot know by itself what was consumed. `follow`
 counts in the main process what the loop was handed. A plain loop over the loader works as well: each pass is the next epoch;
 only the state in the middle of it cannot be told, and `state_dict` says so.
@@ -17,19 +20,20 @@ only the state in the middle of it cannot be told, and `state_dict` says so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from tutorlib import sharding
 from tutorlib.facts import Facts
 from tutorlib.sharding import Plan
 
-__all__ = ["EpochSampler", "Grouped", "Keyed", "Keys", "LengthBatches", "Padding", "Weighted"]
+__all__ = ["Batched", "EpochSampler", "Grouped", "Keyed", "Keys", "LengthBatches", "Padding", "Weighted"]
 
 
 class Keys(list[int]):
@@ -162,12 +166,12 @@ class EpochSampler(Sampler[list[int]]):
         return self._indices(plan, order, self.seed, self.epoch)
 
     def _indices(self, plan: Plan, order: torch.Tensor, seed: int, epoch: int) -> Iterator[Keys]:
-        size = plan.size
+        size, numbers = plan.size, order.numpy()  # which slices faster than a tensor
         for begin, stop in plan.of(self.rank):
             if stop <= size:
-                yield Keys(order[begin:stop].tolist(), seed, epoch)
+                yield Keys(numbers[begin:stop].tolist(), seed, epoch)
             else:
-                yield Keys([int(order[position % size]) for position in range(begin, stop)], seed, epoch)
+                yield Keys([int(numbers[position % size]) for position in range(begin, stop)], seed, epoch)
 
     def _drawn(self, batches: Iterator[Keys], turn: object) -> Iterator[Keys]:
         self._drawing = "begun"
@@ -222,11 +226,12 @@ class EpochSampler(Sampler[list[int]]):
             batches = iter(loader)  # the loader asks for the sampler's iterator here, and nowhere else
         finally:
             self._followed = False
-        steps = (step for step in range(len(plan)) if plan.at(step, self.rank)[1] > plan.at(step, self.rank)[0])
-        for step, batch in zip(steps, batches, strict=True):
+        last, full = len(plan), plan.full  # a full step is asked for nothing: its batches are equal
+        tail = (step for step in range(full, last) if plan.at(step, self.rank)[1] > plan.at(step, self.rank)[0])
+        for step, batch in zip(itertools.chain(range(full), tail), batches, strict=True):
             if turn is self._turn:
-                self._steps, self.weight = step + 1, plan.weight(step, self.rank)
-                if self._steps == len(plan):
+                self._steps, self.weight = step + 1, 1.0 if step < full else plan.weight(step, self.rank)
+                if self._steps == last:
                     self._next_epoch()
                     self._turn = None
             yield batch
@@ -603,3 +608,83 @@ class Keyed(Dataset):
                 sample = found[place] if found is not None else self.dataset[key]
                 made.append(self.transform(sample) if self.transform else sample)
         return made
+
+
+class Batched(Dataset):
+    """A source read a batch at a time: each sample is a whole batch, read by one slice, and collated once.
+
+        sampler = EpochSampler(len(images), 64)
+        loader = DataLoader(Batched((images, labels)), sampler=sampler, batch_size=None)
+
+    `source`: a tensor or an array of one sample a row (a memory-mapped one too), or a tuple, namedtuple or dict of those with
+    equally many rows: neighbours (`shuffle=False`) are a slice, others are gathered; the batch is what default_collate makes of
+    the samples, a copy of its own. `copy=False`: without workers a slice is a view of the source, and writing into the batch
+    writes into the source. Or any map-style dataset, `Keyed` and torch's Subset included: its
+    `__getitems__`, if it has one, is asked for all of a batch, and `collate_fn` (default_collate) makes the batch.
+
+    The plan is the sampler's, so ranks, steps, `len(loader)`, `follow`, resuming and `audit` are as ever; every sampler of this
+    module will do. Errors: TypeError for a source that is none of these, ValueError for columns that differ in rows,
+    IndexError for an index out of range.
+
+    >>> images, labels = torch.arange(12.0).reshape(6, 2), torch.arange(6)
+    >>> sampler = EpochSampler(6, 4, shuffle=False, rank=1, world=2)
+    >>> next(sampler.follow(DataLoader(Batched((images, labels)), sampler=sampler, batch_size=None)))
+    [tensor([[ 6.,  7.],
+            [ 8.,  9.],
+            [10., 11.]]), tensor([3, 4, 5])]
+    """
+
+    def __init__(self, source: Any, collate_fn: Callable[[list[Any]], Any] = default_collate, *, copy: bool = True) -> None:
+        self.source, self.collate_fn, self.copy = source, collate_fn, copy
+        columns = _columns(source)
+        if columns is None and not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
+            raise TypeError(f"{type(source).__name__} is no source: it needs __len__ and __getitem__, or is made of tensors")
+        rows = list(dict.fromkeys(len(column) for column in columns or [source]))
+        if len(rows) > 1:
+            raise ValueError(f"columns hold one row a sample: found {' and '.join(map(str, rows))} rows")
+        self._rows, self._in_columns = rows[0], columns is not None
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, keys: Any) -> Any:
+        """The batch of these indices."""
+        if not isinstance(keys, list):
+            raise TypeError(
+                f"Batched reads the list of indices of a batch: found {keys!r}; use "
+                "DataLoader(batched, sampler=EpochSampler(...), batch_size=None)"
+            )
+        if not self._in_columns:
+            many = getattr(self.source, "__getitems__", None)
+            return self.collate_fn(many(keys) if many else [self.source[key] for key in keys])
+        lowest = keys[0] if keys else 0
+        highest = lowest + len(keys) - 1
+        neighbours = keys == [*range(lowest, highest + 1)]
+        if not neighbours:
+            lowest, highest = min(keys), max(keys)
+        if lowest < 0 or highest >= self._rows:
+            raise IndexError(f"index {lowest if lowest < 0 else highest}: the source has {self._rows} samples, from 0")
+        return _of_columns(self.source, slice(lowest, highest + 1) if neighbours else torch.tensor(keys), self.copy)
+
+
+def _columns(source: Any) -> list[Any] | None:
+    """The tensors and arrays of which a source is made; None if it is made otherwise."""
+    found = list(source.values()) if isinstance(source, dict) else list(source) if isinstance(source, tuple) else [source]
+    return found if found and all(isinstance(one, (torch.Tensor, np.ndarray)) and one.ndim for one in found) else None
+
+
+def _of_columns(source: Any, rows: slice | torch.Tensor, copy: bool) -> Any:
+    if isinstance(source, torch.Tensor):
+        if isinstance(rows, torch.Tensor):
+            return source.index_select(0, rows)
+        if get_worker_info() is not None:
+            # Torch's collate copies straight into shared memory; a view would take all of the source there with it.
+            return default_collate([source[rows]])[0]
+        return source[rows].clone() if copy else source[rows]
+    if isinstance(source, np.ndarray):
+        found = source[rows if isinstance(rows, slice) else rows.numpy()]
+        return torch.from_numpy(found if not copy and found.flags.writeable else np.array(found))
+    if isinstance(source, dict):
+        return {name: _of_columns(column, rows, copy) for name, column in source.items()}
+    batch = [_of_columns(column, rows, copy) for column in source]
+    return type(source)(*batch) if hasattr(source, "_fields") else batch  # as in torch, a plain tuple becomes a list

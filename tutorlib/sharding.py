@@ -29,7 +29,8 @@ import itertools
 import operator
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -142,6 +143,11 @@ class Sharded(IterableDataset):
     `chunk`: samples dealt at a time; give it the loader's batch_size to have the batches in canonical order.
     There is no `len`: how many batches a loader makes of it depends on the number of its workers.
 
+    `transform(sample)` runs with `random`, `numpy.random` and torch seeded from `seed`, the epoch and the sample's position in
+    the canonical stream, as `samplers.Keyed` does for map-style datasets: the sample at a position in an epoch is made
+    alike for any number of ranks and workers, any chunk and after any resume. The epoch is the one that `follow` counts;
+    workers that nobody follows could not know it, and refuse. The samples of a run are read before the first is made.
+
     Resuming: `state_dict()` is five integers. `epoch` counts complete iterations. `seen` are the samples of the
     canonical stream that all ranks have had in this one when they are in step, `part` those that this rank has had of
     its next run (0 if chunk is batch_size). They count what was handed out, and who sees that differs:
@@ -156,23 +162,42 @@ class Sharded(IterableDataset):
     With `part` 0 a state taken by all ranks at the same step may be loaded by any number of ranks and workers, with any
     chunk. After `load_state_dict` the next iteration goes on from there; the one after that is a whole one.
 
-    Errors: TypeError for an iterator (it can be read only once), a set or another Sharded; ValueError for rank, world,
-    chunk or a state that do not fit.
+    Errors: TypeError for an iterator (it can be read only once), a set or another Sharded, a transform that is no function;
+    ValueError for rank, world, chunk or a state that do not fit.
 
     >>> from torch.utils.data import DataLoader
     >>> [[batch.tolist() for batch in DataLoader(Sharded(range(7), rank, 2, chunk=2), batch_size=2)] for rank in (0, 1)]
     [[[0, 1], [4, 5]], [[2, 3], [6]]]
+    >>> noisy = [Sharded(range(3), 0, 1, chunk=chunk, transform=lambda x: x + random.random(), seed=7) for chunk in (1, 3)]
+    >>> list(noisy[0]) == list(noisy[1]) != list(noisy[1])  # the second pass is the next epoch
+    True
     """
 
-    def __init__(self, source: Iterable[Any], rank: int | None = None, world: int | None = None, *, chunk: int = 1) -> None:
+    def __init__(
+        self,
+        source: Iterable[Any],
+        rank: int | None = None,
+        world: int | None = None,
+        *,
+        chunk: int = 1,
+        transform: Callable[[Any], Any] | None = None,
+        seed: int = 0,
+    ) -> None:
         _check_source(source)
         if isinstance(source, collections.abc.Iterator):
             raise TypeError(
                 f"a {type(source).__name__} can be read only once, a dataset again and again: give a list, a dataset, "
                 "or an object whose __iter__ begins anew"
             )
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform is a function of one sample: found {type(transform).__name__}")
+        if type(seed) is not int:
+            raise TypeError(f"seed is a whole number: found {seed!r}")
         here = this_process(rank, world)
         self.source, self.rank, self.world, self.chunk = source, here.rank, here.world, _at_least_one("chunk", chunk)
+        self.transform, self.seed = transform, seed
+        # Persistent workers are copies made once: in shared memory they see which epoch the main process is in.
+        self._clock = None if transform is None else torch.zeros(1, dtype=torch.int64).share_memory_()
         self.epoch = 0
         self._start, self._part, self._given = 0, 0, 0  # where this iteration began, and how many were handed out since
         self._loaded = False  # the next iteration begins at _start
@@ -184,15 +209,34 @@ class Sharded(IterableDataset):
         return this_process(self.rank, self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        place = self.place()
+        place, in_worker = self.place(), get_worker_info() is not None
         if self._followed:
-            return _deal(self.source, place, self.chunk, *self._begin())
-        if self._loaded and get_worker_info() is not None:
-            raise RuntimeError(
-                "a loaded state needs the main process to count what is consumed, workers read ahead: "
-                "loop over sharded.follow(loader) instead of the loader"
-            )
-        return self._counted(_deal(self.source, place, self.chunk, *self._begin()), 1)
+            return self._read(place, in_worker)
+        if in_worker and (self._loaded or self.transform is not None):
+            what = "a loaded state needs the main process to count what is consumed, workers read ahead"
+            if not self._loaded:
+                what = "a transform keyed by the epoch needs the main process to count epochs, workers cannot"
+            raise RuntimeError(f"{what}: loop over sharded.follow(loader) instead of the loader")
+        return self._counted(self._read(place, in_worker), 1)
+
+    def _read(self, place: Place, in_worker: bool) -> Iterator[Any]:
+        """This place's samples, and made by the transform if there is one; which epoch it is, is asked now."""
+        where = place, self.chunk, *self._begin()
+        samples = _deal(self.source, *where)
+        if self._clock is None:
+            return samples
+        epoch = int(self._clock) if in_worker else self.epoch
+        return self._made(zip(_deal(range(sys.maxsize), *where), samples, strict=False), epoch)
+
+    def _made(self, numbered: Iterator[tuple[int, Any]], epoch: int) -> Iterator[Any]:
+        assert self.transform is not None
+        while run := list(itertools.islice(numbered, self.chunk)):
+            made = []
+            with _generators_kept():
+                for position, sample in run:
+                    _seed_generators(seed_of(self.seed, epoch, position))
+                    made.append(self.transform(sample))
+            yield from made
 
     def _begin(self) -> tuple[int, int]:
         if not self._loaded:
@@ -248,6 +292,8 @@ class Sharded(IterableDataset):
 
     def _follow(self, loader: DataLoader, size: int) -> Iterator[Any]:
         self._followed = True
+        if self._clock is not None:
+            self._clock.fill_(self.epoch)
         try:
             batches = iter(loader)  # the samples' iterators, and the workers' copies, are made here: with _loaded as it is
         finally:

@@ -1,47 +1,34 @@
 """Are the committed notebooks what their sources say, and what this machine's torch does?
 
 `stale` looks without a kernel: sources and notebooks in step, everything executed in order, both languages equal,
-nothing stored that differs by machine, the anatomy of a lesson. `run` executes every lesson again through nbval and
-compares every output. nbval alone passes a notebook that was never executed and looks neither into images nor at the
-order of outputs; loaded as a pytest plugin (`pytest --nbval -p tutorlib.verify`) this module closes those gaps.
+nothing stored that differs by machine, the anatomy of a lesson. `differences` compares outputs completely; `suite` asks it
+when notebooks are executed again.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import os
+import math
 import re
-import shutil
-import sys
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 from . import lessons
 from .facts import Facts
 from .lessons import LANGUAGES, Lesson, LessonError, Progress
 
-__all__ = ["Difference", "Finding", "Report", "VerifyError", "differences", "run", "stale"]
+__all__ = ["Difference", "Finding", "Report", "differences", "first_difference", "stale", "tolerance"]
 
 MOST_CELLS = 25
 MOST_BYTES = 300_000
 MOST_WORDS = {"en": 120, "zh": 260}  # of running text in a cell: a table and a block of code are not read as prose
 MOST_WORDS_TITLE = {"en": 200, "zh": 420}
 PIXEL_TOLERANCE = 2  # of 255: other builds of zlib and libpng round alike, other fonts do not
-CELL_SECONDS = 300  # as in lessons: a machine that is busy needs its time
 TAGS = ("setup", "wrong-first", "raises-exception", "predict", "explore", "check", "bug-hunt")
-TAG_PREFIXES = ("claim", "exercise")
-
-
-class VerifyError(ValueError):
-    """Verification could not start; the message names what is missing and the way out."""
+TAG_PREFIXES = ("claim", "exercise", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -55,16 +42,25 @@ class Finding:
     found: str
     mend: str
     details: str = ""  # a readable difference, for those who ask for more than a row
+    accepts: bool = False  # whether the new output may be stored: an error may not
 
 
 @dataclass(frozen=True, repr=False)
 class Report(Facts):
-    """What a verification found; `ok` is True when nothing. `details()` is the long text, `seconds` is for progress."""
+    """What a verification found; `ok` is True when nothing. `details()` is the long text, `seconds` is for progress.
+
+    `thing` is what was verified, `kernels` says how kernels were started, `accepted` are those whose new outputs were stored,
+    `known` are differences that the ledger marks for the installed version of torch.
+    """
 
     check: str
     lessons: tuple[str, ...]
     findings: tuple[Finding, ...]
     seconds: Mapping[str, float]
+    thing: str = "lesson"
+    kernels: str = ""
+    accepted: tuple[str, ...] = ()
+    known: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -73,7 +69,9 @@ class Report(Facts):
     def summary(self) -> str:
         bad = sorted({f.lesson for f in self.findings})
         found = f"{_count(len(self.findings), 'finding')} in {', '.join(bad)}" if bad else "nothing to mend"
-        return f"{self.check}: {_count(len(self.lessons), 'lesson')}, {found}"
+        stored = f", accepted {', '.join(self.accepted)}" if self.accepted else ""
+        stored += f", {_count(len(self.known), 'cell')} marked to differ on this torch" if self.known else ""
+        return f"{self.check}: {_count(len(self.lessons), self.thing)}, {found}{stored}"
 
     def rows(self) -> list[dict[str, object]]:
         return [
@@ -92,7 +90,7 @@ class Report(Facts):
         """Every finding with its difference, as lines for a terminal."""
         parts = []
         for f in self.findings:
-            head = f"lesson {f.lesson}{f' cell {f.cell}' if f.cell else ''}: {f.what}"
+            head = f"{self.thing} {f.lesson}{f' cell {f.cell}' if f.cell else ''}: {f.what}"
             said = [f"  expected {f.expected}", f"  found    {f.found}"] if f.expected or f.found else []
             parts.append("\n".join([head, *said, *(f"  {line}" for line in f.details.splitlines()), f"  way out: {f.mend}"]))
         return "\n\n".join(parts)
@@ -113,12 +111,14 @@ class Difference:
         return f"{self.where}\n{_unified(self.expected, self.found, 'stored', 'now')}"
 
 
-def differences(expected: Iterable[Any], found: Iterable[Any]) -> list[Difference]:
+def differences(expected: Iterable[Any], found: Iterable[Any], *, tolerance: float = 0.0) -> list[Difference]:
     """Compares two lists of notebook outputs completely, after `lessons.normalised`; an empty list means equal.
 
     Order and kinds, stream names, every mime type's content (SVG inside data URIs is decoded, so that a changed label
     can be read), an error's type and message, and images by their pixels (`PIXEL_TOLERANCE` of 255 is forgiven).
-    Not compared: execution counts of results, tracebacks beyond the message, live widget views.
+    `tolerance`: how far numbers with a decimal point or an exponent may differ, relatively or absolutely; whole numbers
+    and all that stands between numbers must be equal. Not compared: execution counts of results, tracebacks beyond the
+    message, live widget views.
 
     >>> from nbformat.v4 import new_output
     >>> said = [[new_output("stream", name="stdout", text=f"ready\\nworker {n}\\n")] for n in (0, 1)]
@@ -141,8 +141,37 @@ def differences(expected: Iterable[Any], found: Iterable[Any]) -> list[Differenc
             x, y = left.get(name), right.get(name)
             if x == y or (name in ("image/png", "image/jpeg") and x and y and _same_pixels(x, y)):
                 continue
+            if tolerance and x and y and not name.startswith("image/") and _agree(x, y, tolerance):
+                continue
             made.append(Difference(f"output {number}: {_kind(a)} {name}", *_told_apart(_readable(name, x), _readable(name, y))))
     return made
+
+
+def tolerance(tags: Iterable[str]) -> float:
+    """What a cell asks for by its tag `tolerance:1e-6`, or 0; a tag that is no number above 0 asks for nothing.
+
+    >>> tolerance(["claim:SA-01", "tolerance:1e-6"]), tolerance(["tolerance:much"])
+    (1e-06, 0.0)
+    """
+    for tag in tags:
+        if tag.startswith("tolerance:"):
+            try:
+                asked = float(tag.removeprefix("tolerance:"))
+            except ValueError:
+                return 0.0
+            return asked if 0 < asked < float("inf") else 0.0
+    return 0.0
+
+
+_NUMBER = r"([-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?)"
+
+
+def _agree(x: str, y: str, tolerance: float) -> bool:
+    a, b = re.split(_NUMBER, x), re.split(_NUMBER, y)
+    return len(a) == len(b) and all(
+        p == q or (n % 2 and math.isclose(float(p), float(q), rel_tol=tolerance, abs_tol=tolerance))
+        for n, (p, q) in enumerate(zip(a, b, strict=True))
+    )
 
 
 def _kind(output: Any) -> str:
@@ -381,11 +410,11 @@ def _in_step(one: Lesson, language: str, book: Any, mend: str) -> Iterator[Findi
         )
         return
     for number, (a, b) in enumerate(zip(fresh.cells, book.cells, strict=True), 1):
-        for what in ("cell_type", "source", "metadata"):
+        for what in ("cell_type", "source", "metadata", "attachments"):
             if a.get(what) != b.get(what):
                 x, y = (v if isinstance(v, str) else json.dumps(v) for v in (a.get(what), b.get(what)))
                 details = _unified(x, y, "source", "notebook")
-                left, right = _first_difference(x, y)
+                left, right = first_difference(x, y)
                 yield Finding(
                     one.number, f"{number} ({a.id})", f"{language}: {what} not as in the source", left, right, mend, details
                 )
@@ -439,7 +468,7 @@ def _languages(one: Lesson, en: Any, zh: Any, mend: str) -> Iterator[Finding]:
         # What `differences` forgives (a pixel's rounding) between two runs it need not forgive between two copies.
         if found or a.outputs != b.outputs:
             details = "\n".join(map(str, found)).replace("--- stored", "--- en").replace("+++ now", "+++ zh")
-            left, right = _first_difference(found[0].expected, found[0].found) if found else ("equal bytes", "other bytes")
+            left, right = first_difference(found[0].expected, found[0].found) if found else ("equal bytes", "other bytes")
             yield Finding(one.number, f"[{number}]", "outputs of en and zh", left, right, mend, details)
 
 
@@ -621,7 +650,7 @@ def _brief(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _first_difference(expected: str, found: str) -> tuple[str, str]:
+def first_difference(expected: str, found: str) -> tuple[str, str]:
     """The first line in which two texts differ, from both."""
     a, b = expected.splitlines(), found.splitlines()
     for number in range(max(len(a), len(b))):
@@ -633,312 +662,3 @@ def _first_difference(expected: str, found: str) -> tuple[str, str]:
             left, right = (_brief(f"...{line[start:]}" if start else line.strip()) for line in (x, y))
             return left, right
     return _brief(expected[-40:]), _brief(found[-40:])
-
-
-# With a kernel: nbval, made strict ------------------------------------------------------------------------------------
-
-_EVENT = "@@tutorlib "  # begins a line of JSON that the pytest process says to `run`
-
-
-def run(
-    wanted: Iterable[str | int] | None = None, *, root: str | Path | None = None, jobs: int = 2, progress: Progress | None = None
-) -> Report:
-    """Executes the stored English notebooks again, each in a fresh kernel in an empty folder, and compares everything.
-
-    `jobs`: lessons at a time. `progress(number, state, seconds)` is called when a lesson ends, with state `passed` or
-    `failed`. The findings hold a unified difference (`Report.details()`) and the command that accepts the new output.
-    Raises `LessonError` for an unknown number and `VerifyError` when nbval is not installed.
-
-    >>> run(["99"])  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    tutorlib.lessons.LessonError: no lesson 99: expected one of ...
-    """
-    missing = [name for name in ("pytest", "nbval") if find_spec(name) is None]
-    if missing:
-        raise VerifyError(
-            f'{", ".join(missing)} not installed: verification needs the test extra: pip install -e ".[test]" in the clone'
-        )
-    chosen = [lessons.lesson(number, root) for number in lessons.numbers(wanted, root)]
-    tell = progress or (lambda number, state, seconds: None)
-    findings: list[Finding] = []
-    with tempfile.TemporaryDirectory(prefix="tutorlib-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / "ipython").mkdir()
-        (folder / "pytest.ini").write_text("[pytest]\n")
-        waiting: dict[str, int] = {}
-        for one in chosen:
-            if one.stored("en").is_file():
-                shutil.copy(one.stored("en"), folder / f"{one.name}.ipynb")
-                cells = json.loads((folder / f"{one.name}.ipynb").read_text(encoding="utf-8"))["cells"]
-                waiting[one.name] = sum(c["cell_type"] == "code" for c in cells)
-            else:
-                expected = f"en/{one.name}.ipynb"
-                findings.append(
-                    Finding(one.number, "", "never executed", expected, "no such file", f"tutorlib refresh {one.number}")
-                )
-                tell(one.number, "failed", 0.0)
-        seconds = _run_pytest(folder, waiting, jobs, findings, tell) if waiting else {}
-    return Report("test", tuple(one.number for one in chosen), tuple(sorted(findings, key=lambda f: f.lesson)), seconds)
-
-
-def _run_pytest(folder: Path, waiting: dict[str, int], jobs: int, findings: list[Finding], tell: Progress) -> dict[str, float]:
-    import subprocess
-
-    parallel = min(jobs, len(waiting)) if find_spec("xdist") else 1
-    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "no:cacheprovider", "-p", "nbval.plugin"]
-    command += ["-p", "tutorlib.verify", "--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-    command += ["--nbval-kernel-startup-timeout=180"]
-    command += ["--strict-lessons", "-q", "-s", "--color=no", "--no-header"]
-    command += ["-p", "xdist.plugin", "-n", str(parallel), "--dist", "loadfile"] if parallel > 1 else []
-    command += [f"{name}.ipynb" for name in waiting]
-    seconds: dict[str, float] = dict.fromkeys((name[:2] for name in waiting), 0.0)
-    left = dict(waiting)
-    said: list[str] = []
-    environment = lessons.kernel_environment(folder / "ipython") | {
-        "PYTHONPATH": _import_path(),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if not line.startswith(_EVENT):
-                    said.append(line)
-                    continue
-                event = json.loads(line.removeprefix(_EVENT))
-                name = event["lesson"]
-                seconds[name[:2]] += event["seconds"]
-                findings += [f for f in (Finding(name[:2], **found) for found in event["findings"]) if f not in findings]
-                left[name] -= event["done"]
-                if event["done"] and not left[name]:
-                    failed = any(f.lesson == name[:2] for f in findings)
-                    tell(name[:2], "failed" if failed else "passed", seconds[name[:2]])
-        except BaseException:
-            process.terminate()  # pytest ends its kernels; a kernel also ends by itself when its parent is gone
-            raise
-    for name, cells in left.items():
-        if cells:
-            last = [line.rstrip() for line in said if line.strip() and not re.fullmatch(r"[.Fx\s]*", line)][-12:]
-            expected, found = f"{waiting[name]} cells verified", f"{waiting[name] - cells}"
-            again = f"tutorlib test {name[:2]}"
-            findings.append(Finding(name[:2], "", "verification ended early", expected, found, again, "\n".join(last)))
-            tell(name[:2], "failed", seconds[name[:2]])
-    return seconds
-
-
-def _import_path() -> str:
-    """Kernels must import the tutorlib that is running, also when it is not installed or the folder is another one."""
-    return os.pathsep.join(p for p in (str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")) if p)
-
-
-def pytest_addoption(parser: Any) -> None:
-    parser.addoption("--strict-lessons", action="store_true", help="say each cell's result as a line of JSON, for tutorlib test")
-
-
-def pytest_configure(config: Any) -> None:
-    if config.getoption("--nbval", default=False):
-        config.pluginmanager.register(_strict_nbval(config), "tutorlib-strict-nbval")
-
-
-def _strict_nbval(config: Any) -> Any:
-    """The plugin object; its classes derive from nbval's, which only pytest needs to import.
-
-    nbval collects, starts the kernel, executes and compares; what is added: a clean environment and an empty folder,
-    cells that were never executed fail, and outputs must also agree in what nbval leaves out.
-    """
-    import nbformat
-    import pytest
-    from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
-
-    class Differs(AssertionError):
-        """The stored outputs are not what this machine gives; the text is ready to be read."""
-
-    class KernelEnded(Exception):
-        """Said at once: nbval alone waits for the whole cell timeout."""
-
-    class StrictFile(IPyNbFile):
-        folder: Any = None
-        fspath: Any
-        ended = False
-
-        def setup(self) -> None:
-            self.folder = tempfile.TemporaryDirectory(prefix="tutorlib-", ignore_cleanup_errors=True)
-            work, ipython = Path(self.folder.name, "work"), Path(self.folder.name, "ipython")
-            work.mkdir()
-            ipython.mkdir()
-            before, place = dict(os.environ), self.fspath
-            # PYTEST_CURRENT_TEST would make the kernel leave out what child processes write.
-            clean = lessons.kernel_environment(ipython)
-            try:
-                os.environ.clear()
-                os.environ.update(clean)
-                self.fspath = type(place)(work / self.path.name)  # nbval takes the kernel's folder from here
-                super().setup()
-            finally:
-                self.fspath = place
-                os.environ.clear()
-                os.environ.update(before)
-            self.heard: list[Any] = []
-            self.kernel.get_message = self.listen(self.kernel.get_message)
-
-        def listen(self, get: Any) -> Any:
-            def get_message(stream: str, timeout: float | None = None) -> Any:
-                end = float("inf") if timeout is None else time.monotonic() + timeout
-                while True:
-                    try:
-                        return get(stream, timeout=max(0.0, min(1.0, end - time.monotonic())))
-                    except Empty:
-                        if not self.kernel.is_alive():
-                            raise KernelEnded from None
-                        if time.monotonic() >= end:
-                            raise
-
-            return get_message
-
-        def get_kernel_message(self, timeout: Any = None, stream: str = "iopub") -> Any:
-            message = super().get_kernel_message(timeout=timeout, stream=stream)
-            self.heard.append(message)
-            return message
-
-        def collect(self) -> Iterator[Any]:
-            for item in super().collect():
-                options = defaultdict(bool, item.options, check=True, skip=False)  # a comment in a cell cannot switch it off
-                yield StrictCell.from_parent(self, name=item.name, cell_num=item.cell_num, cell=item.cell, options=options)
-
-        def teardown(self) -> None:
-            super().teardown()
-            if self.folder is not None:
-                self.folder.cleanup()
-
-    class StrictCell(IPyNbCell):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.stored = copy.deepcopy(self.cell.outputs)  # nbval joins streams in place
-            self.found: list[Difference] = []
-            self.comparison_traceback: list[str] = []  # nbval's own words
-            self.output_timeout = 60  # nbval's 5 s are not enough where many kernels share two cores
-
-        def runtest(self) -> None:
-            if self.parent.ended:
-                pytest.skip("the kernel ended in an earlier cell")
-            if self.cell.execution_count is None and self.cell.source.strip():
-                self.fail(
-                    "never executed", "an execution count", "none", "the stored outputs of this cell are no outputs of a run"
-                )
-            self.parent.heard.clear()
-            try:
-                super().runtest()
-            except NbCellError as error:
-                if self.found:
-                    first = self.found[0]
-                    self.fail("outputs differ", *_first_difference(first.expected, first.found), "\n".join(map(str, self.found)))
-                if self.comparison_traceback:
-                    self.fail(str(error), "the stored outputs", "others", "\n".join(self.comparison_traceback))
-                raised = [m["content"] for m in self.parent.heard if m["msg_type"] == "error"]
-                said = "; ".join(lessons.normalised([_error(raised[-1])])[0].traceback) if raised else "no answer"
-                trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(raised[-1]["traceback"][-3:])) if raised else ""
-                self.fail("a cell fails" if raised else str(error), "no error", said, trace, accepts=False)
-            except KernelEnded:
-                self.parent.ended = True
-                self.fail("the kernel ended", "a kernel that lives", "it ended in this cell", "", accepts=False)
-
-        def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
-            now = _collected(self.parent.heard, nbformat)
-            self.found = differences(self.stored, now)
-            if self.found:
-                return False
-            return super().compare_outputs(lessons.normalised(now), lessons.normalised(self.stored), skip_compare)
-
-        def fail(self, what: str, expected: str, found: str, details: str, accepts: bool = True) -> None:
-            source = "\n".join(f"> {line}" for line in self.cell.source.split("\n")[:4])
-            number, cell = self.path.stem[:2], f"[{self.cell_num + 1}] ({self.cell.get('id', '-')})"
-            mend = f"tutorlib refresh {number} accepts the new output" if accepts else f"edit notebooks/src/{self.path.stem}.py"
-            finding = {
-                "cell": cell,
-                "what": what,
-                "expected": expected,
-                "found": found,
-                "mend": mend,
-                "details": f"{source}\n{details}",
-            }
-            self.user_properties.append(("tutorlib", finding))
-            raise Differs(Report("test", (number,), (Finding(number, **finding),), {}).details())
-
-        def repr_failure(self, excinfo: Any) -> str:
-            return str(excinfo.value) if isinstance(excinfo.value, Differs) else super().repr_failure(excinfo)
-
-    class Plugin:
-        @pytest.hookimpl(wrapper=True)
-        def pytest_collect_file(self, file_path: Path, parent: Any) -> Any:
-            found = yield
-            return [StrictFile.from_parent(parent, path=f.path) if type(f) is IPyNbFile else f for f in found]
-
-        def pytest_runtest_logreport(self, report: Any) -> None:
-            failed = report.outcome == "failed"
-            if (
-                hasattr(config, "workerinput")
-                or not config.getoption("--strict-lessons")
-                or (report.when != "call" and not failed)
-            ):
-                return
-            found = [value for key, value in report.user_properties if key == "tutorlib"]
-            if failed and not found:
-                details = str(report.longrepr)[-2000:]
-                found = [
-                    {"cell": "", "what": f"{report.when} failed", "expected": "a kernel that starts", "found": _last(details)}
-                ]
-                found[0] |= {"mend": "tutorlib doctor", "details": details}
-            event = {
-                "lesson": Path(report.nodeid.split("::")[0]).stem,
-                "done": report.when != "teardown",
-                "seconds": report.duration,
-                "findings": found,
-            }
-            print(f"\n{_EVENT}{json.dumps(event)}", flush=True)
-
-    return Plugin()
-
-
-def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "nothing said")
-
-
-def _error(content: Mapping[str, Any]) -> Any:
-    import nbformat.v4
-
-    return nbformat.v4.new_output("error", ename=content["ename"], evalue=content["evalue"], traceback=[])
-
-
-def _collected(messages: Sequence[Any], nbformat: Any) -> list[Any]:
-    """The outputs of the cell that just ended, from all that its kernel said."""
-    ended = [m for m in messages if m["msg_type"] == "status" and m["content"].get("execution_state") == "idle"]
-    if not ended:
-        return []
-    cell = ended[-1]["parent_header"].get("msg_id")
-    outputs: list[Any] = []
-    shown: dict[str, list[int]] = {}
-    clear = False
-    for message in messages:
-        kind, content = message["msg_type"], message["content"]
-        if message["parent_header"].get("msg_id") != cell:
-            continue
-        if kind == "clear_output":
-            clear = bool(content.get("wait"))
-            if not clear:
-                outputs.clear()
-            continue
-        if kind == "update_display_data":
-            for place in shown.get(content["transient"]["display_id"], []):
-                outputs[place].data, outputs[place].metadata = content["data"], content["metadata"]
-            continue
-        if kind not in ("stream", "display_data", "execute_result", "error"):
-            continue
-        if clear:
-            outputs.clear()
-            clear = False
-        if display := content.get("transient", {}).get("display_id"):
-            shown.setdefault(display, []).append(len(outputs))
-        outputs.append(nbformat.v4.output_from_msg({"header": {"msg_type": kind}, "content": content}))
-    return outputs

@@ -4,6 +4,7 @@ A working copy mirrors the committed tree, so that the links between languages w
 
     FOLDER/en/NN_topic.ipynb    the lessons without solutions and outputs
     FOLDER/zh/NN_topic.ipynb
+    FOLDER/en/glossary.md       pages for reading
     FOLDER/.tutorlib/           what was delivered (state.json) and the progress of the exercises
 
 The rule: a notebook is replaced only when its content is exactly what was delivered there before. What a learner
@@ -148,8 +149,13 @@ def make(folder: str | Path, language: str | None = None, root: str | Path | Non
                 continue
             delivered[name] = new
             offered.pop(name, None)
+        for name, text in _pages(root).items():  # for reading; one in which the learner wrote stays as it is
+            path = folder / name
+            if not path.exists() or _content(path.read_text("utf-8", "replace")) == delivered.get(name):
+                _write(path, text)
+                delivered[name] = _content(text)
         for name in sorted(set(delivered) - set(fresh)):
-            if (folder / name).exists():
+            if name.endswith(".ipynb") and (folder / name).exists():
                 states[name] = "retired"
         _write_state(folder, language, delivered, offered)
     return Made(folder, language, states, files, recovered)
@@ -235,6 +241,13 @@ def _fresh(root: str | Path | None) -> dict[str, str]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise WorkcopyError(f"{stored} is not a notebook ({error}); `git checkout {stored}` brings it back") from error
     return found
+
+
+def _pages(root: str | Path | None) -> dict[str, str]:
+    """The pages for readers that stand beside the lessons: the glossary, and what the notes say."""
+    place = lessons.find_root(root)
+    found = [path for language in lessons.LANGUAGES for path in sorted((place / language).glob("*.md"))]
+    return {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
 def _content(text: str) -> str:

@@ -77,13 +77,15 @@ DataLoader(digits, batch_size=0)
 # %% [markdown] lang="en"
 # ## Predict, run, compare
 #
-# You learn most when you say first what you expect. Seven images, in batches of three.
+# A **loader** reads the samples of a dataset and hands them out in **batches**, several samples at a time.
+# You learn most when you say first what you expect. Here one sample is one image: seven images, in batches of three.
 # How long is each batch? Replace the `...` with your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
 # ## 预测、运行、对照
 #
-# 先说出你的预期，收获最大。七张图像，每批三张。
+# **加载器**（loader）读取数据集里的样本（sample），每次交出一个**批次**（batch），里面有若干个样本。
+# 先说出你的预期，收获最大。这里一个样本就是一张图像：七张图像，每批三张。
 # 每个批次各有几张？把 `...` 换成你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
 
 # %% tags=["predict"]
@@ -119,7 +121,7 @@ run
 # ## Explore
 #
 # A picture in these lessons is a measurement. Each change of a control runs a real loader.
-# The line and the table under the picture say the same as the picture.
+# The line above the picture and the table below it say the same as the picture.
 #
 # Two things to change: set `batch_size` to 4, then set `shuffle` to `True`. The Tab key reaches every control.
 
@@ -127,7 +129,7 @@ run
 # ## 动手探索
 #
 # 这些课里的图都是测量结果。每动一次控件，都会运行一个真实的加载器。
-# 图下面的文字和表格与图说的是同样的事。
+# 图上方的一行文字、图下方的表格，与图说的是同样的事。
 #
 # 试着改两处：把 `batch_size` 改成 4；再把 `shuffle` 改成 `True`。用 Tab 键可以走到每个控件。
 
@@ -204,7 +206,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `batch_size should be a positive integer value` | `batch_size=0` | Wrong first |
 #
 # Your work is in your own copy of the lessons. `tutorlib reset 00` brings a lesson back to its start and keeps your version.
-# `tutorlib doctor` says whether this machine is ready.
+# `tutorlib doctor` says whether this machine is ready. The [glossary](glossary.md) has the words of the course in both languages.
 #
 # What next: lesson [01](01_dataloader.ipynb), one class that does five jobs. The map below shows all lessons and your progress.
 
@@ -218,7 +220,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `batch_size should be a positive integer value` | `batch_size=0` | 先看错误 |
 #
 # 你写的内容都在你自己的工作副本里。`tutorlib reset 00` 让一课回到最初，并保留你的版本。
-# `tutorlib doctor` 告诉你这台机器是否就绪。
+# `tutorlib doctor` 告诉你这台机器是否就绪。[词汇表](glossary.md)列出课程用词的中英文。
 #
 # 下一步：第 [01](01_dataloader.ipynb) 课，一个类做五件事。下面的地图列出所有课程和你的进度。
 

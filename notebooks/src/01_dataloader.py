@@ -156,12 +156,14 @@ print(one.tolist(), again.tolist(), "two iterators:", iter(loader) is not iter(l
 # %% [markdown] lang="en"
 # ## One class, five jobs
 #
-# Both kinds of dataset, your own order, batches, worker processes and pinned memory: all are arguments of one class.
+# Both kinds of dataset, your own order, batches, worker processes and pinned memory (lesson [12](12_pinning.ipynb)): all are
+# arguments of one class.
 
 # %% [markdown] lang="zh"
 # ## 一个类，五件事
 #
-# 两种数据集、自定顺序、组成批次、工作进程（worker）、锁页内存（pinned memory）：都是同一个类的参数。
+# 两种数据集、自定顺序、组成批次、工作进程（worker）、锁页内存（pinned memory，见第 [12](12_pinning.ipynb) 课）：
+# 都是同一个类的参数。
 
 # %% tags=["claim:DL-02"]
 calls = {
@@ -251,12 +253,12 @@ for name, default in today.items():
 facts.Table(f"{len(noted)} parameters in the notes, {len(today)} today", rows)
 
 # %% [markdown] lang="en"
-# `None` means "decide for me". With workers the loader still reads two batches ahead for each of them.
+# `None` means "decide for me". With workers the loader still reads two batches ahead for each of them: it **prefetches**.
 # Without workers there is nobody to read ahead, and asking for it is an error.
 
 # %% [markdown] lang="zh"
-# `None` 的意思是“替我决定”。有工作进程时，加载器仍为每个进程预取（prefetch）两个批次。
-# 没有工作进程就没有谁来预取，这时提出要求会报错。
+# `None` 的意思是“替我决定”。有工作进程时，加载器仍为每个工作进程提前读两个批次，这叫**预取**（prefetch）。
+# 没有工作进程，就没有谁能预取；这时要求预取会报错。
 
 
 # %% tags=["claim:DL-04"]

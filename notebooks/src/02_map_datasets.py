@@ -320,13 +320,15 @@ print("sampler=keys:", tuple(images.shape), labels.tolist())
 # A list of keys as the sampler gives one fixed order, and then `shuffle=True` is refused.
 #
 # A neater way: `Subset(table, keys)`. It maps positions to **whatever stands in the list**, so position 0 becomes the key `"0001"`.
-# The default sampler, `shuffle=True` and `len` all work again.
+# The default sampler, `shuffle=True` and `len` all work again. The `generator` below only makes the random order the same in
+# every run; lesson [04](04_samplers.ipynb) is about that.
 
 # %% [markdown] lang="zh"
 # 用键的列表作采样器，顺序就固定了，而且不能再写 `shuffle=True`。
 #
 # 更巧的办法：`Subset(table, keys)`。它把位置换成**列表里的任何东西**，位置 0 就成了键 `"0001"`。
-# 默认的采样器、`shuffle=True` 和 `len` 又都能用了。
+# 默认的采样器、`shuffle=True` 和 `len` 又都能用了。下面的 `generator` 只是让随机顺序每次运行都相同，
+# 第 [04](04_samplers.ipynb) 课会讲到。
 
 # %% tags=["claim:DS-02", "claim:DS-06"]
 try:
@@ -631,8 +633,8 @@ exercises.predict(my_guess, torch=next(number for number, found in results.items
 # | Message | Cause | Where |
 # |---|---|---|
 # | `KeyError: 0` | keys that are not 0, 1, 2, and no sampler | Wrong first |
-# | `Dataset() takes no arguments` | arguments passed on to the base class | What does the class add |
-# | `Subclasses of Dataset should implement __getitem__` | a subclass without `__getitem__` | What does the class add |
+# | `Dataset() takes no arguments` | arguments passed on to the base class | What does the class `Dataset` add? |
+# | `Subclasses of Dataset should implement __getitem__` | a subclass without `__getitem__` | What does the class `Dataset` add? |
 # | `object of type 'Squares' has no len()` | no `__len__`, and a sampler that needs it | Without a length |
 # | no message, a loop without end | `__getitem__` never raises `IndexError` | Two ends |
 # | no message, many queries | a wrapper without `__getitems__` | A whole batch |
@@ -649,8 +651,8 @@ exercises.predict(my_guess, torch=next(number for number, found in results.items
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `KeyError: 0` | 键不是 0、1、2，又没有给采样器 | 先看错误 |
-# | `Dataset() takes no arguments` | 把参数传给了基类 | 这个类添了什么 |
-# | `Subclasses of Dataset should implement __getitem__` | 子类没有 `__getitem__` | 这个类添了什么 |
+# | `Dataset() takes no arguments` | 把参数传给了基类 | `Dataset` 这个类添了什么 |
+# | `Subclasses of Dataset should implement __getitem__` | 子类没有 `__getitem__` | `Dataset` 这个类添了什么 |
 # | `object of type 'Squares' has no len()` | 没有 `__len__`，而采样器需要它 | 没有长度 |
 # | 没有报错，循环没有尽头 | `__getitem__` 从不抛出 `IndexError` | 两个终点 |
 # | 没有报错，查询次数很多 | 包装没有 `__getitems__` | 一次读出整个批次 |

@@ -60,13 +60,15 @@ print("ready")
 # %% [markdown] lang="en"
 # ## Wrong first
 #
-# `Span(3, 7)` is a stream of four numbers: 3, 4, 5, 6. Two workers share the reading.
+# An iterable-style dataset is also called a **stream**. `Span(3, 7)` is a stream of four numbers: 3, 4, 5, 6.
+# Two workers share the reading.
 # How many samples arrive? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
-# `Span(3, 7)` 是四个数的数据流：3、4、5、6。两个工作进程（worker）一起读。
+# 可迭代式（iterable-style）数据集也叫**数据流**（stream）。`Span(3, 7)` 这个数据流有四个数：3、4、5、6。
+# 两个工作进程（worker）一起读。
 # 会到达几个样本？先写下你的预测，再运行单元格。
 
 # %%
@@ -196,10 +198,12 @@ print("fields:", [field.name for field in dataclasses.fields(worker.WorkerInfo)]
 facts.Table("what each worker knows", list(DataLoader(AboutMe(), batch_size=None, num_workers=2)))
 
 # %% [markdown] lang="en"
-# The seed comes from two things: the random generator of the main process and the id of the worker.
+# A **random generator** makes numbers that look like chance. Its **seed** is the number that it starts from: the same seed, the
+# same numbers. A worker's seed comes from two things: the random generator of the main process and the id of the worker.
 
 # %% [markdown] lang="zh"
-# 种子来自两样东西：主进程的随机数生成器和工作进程的编号。
+# **随机数生成器**（random generator）造出看似偶然的数。**种子**（seed）是它的起点：种子相同，随机数就相同。
+# 工作进程的种子来自两样东西：主进程的随机数生成器和工作进程的编号。
 
 
 # %% tags=["claim:IT-06"]
@@ -265,14 +269,16 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## Split inside `__iter__`
 #
-# The documentation cuts the stream in contiguous slices of `ceil(n / workers)`. Each copy asks who it is and keeps its slice.
+# What one reader gets of the data is its **shard**. The documentation cuts the stream into contiguous shards of
+# `ceil(n / workers)` samples. Each copy asks who it is and keeps its own.
 #
 # A second way leaves the dataset alone: a `worker_init_fn` changes the copy once, when its worker starts.
 
 # %% [markdown] lang="zh"
 # ## 在 `__iter__` 里切分
 #
-# 文档把数据流切成每段 `ceil(n / 工作进程数)` 的连续切片。每份副本问清自己是谁，只留下自己那一段。
+# 一个读者分到的那部分数据叫它的**分片**（shard）。文档把数据流切成连续的分片，每片 `ceil(n / 工作进程数)` 个样本。
+# 每份副本问清自己是谁，只留下自己那一片。
 #
 # 第二种办法不动数据集：工作进程启动时，由 `worker_init_fn` 改一次副本。
 
@@ -520,12 +526,12 @@ exercises.check("03_fair_share", fair_share)  # stuck? exercises.hint("03_fair_s
 # ## Exercise 2: ranks too
 #
 # Write what the `__iter__` of a rank-aware dataset does. It runs in every worker of every rank, and `world` is the number
-# of ranks. How many readers are there, and which number has this one?
+# of ranks (the **world size**). How many readers are there, and which number has this one?
 
 # %% [markdown] lang="zh"
 # ## 练习 2：再加上 rank
 #
-# 数据集知道自己的 rank，写出它的 `__iter__` 要做的事。每个 rank 的每个工作进程都运行它，`world` 是 rank 的总数。
+# 数据集知道自己的 rank，写出它的 `__iter__` 要做的事。每个 rank 的每个工作进程都运行它，`world` 是 rank 总数（world size）。
 # 一共有几个读者？当前的读者是第几个？
 
 
@@ -586,7 +592,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `only works with end >= start` | the guard demands more than it says | Two slips in the notes' example |
 # | no message, ranks train on the same samples | the share forgets ranks | Explore |
 #
-# What next: lesson [04](04_samplers.ipynb), who decides the order.
+# What next: lesson [04](04_samplers.ipynb), who decides the order. An extra for later: lesson [30](30_real_sources.ipynb) reads
+# streams from files, servers and growing logs, after lesson 15.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -601,7 +608,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `only works with end >= start` | 断言要求的比它说的多 | 笔记示例里的两处疏忽 |
 # | 没有报错，各个 rank 在同样的样本上训练 | 份额忘了 rank | 动手探索 |
 #
-# 下一步：第 [04](04_samplers.ipynb) 课，顺序由谁决定。
+# 下一步：第 [04](04_samplers.ipynb) 课，顺序由谁决定。以后可以选学第 [30](30_real_sources.ipynb) 课（在第 15 课之后）：
+# 从文件、服务器和不断增长的日志读取数据流。
 
 # %%
 exercises.progress("03")

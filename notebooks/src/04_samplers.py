@@ -169,10 +169,11 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# Any iterable? A generator is one too. The first epoch gives 3, 1, 2, 0. What does the second epoch give?
+# Any iterable? A Python generator is one too. One pass over the data is an **epoch**. The first epoch gives 3, 1, 2, 0.
+# What does the second epoch give?
 
 # %% [markdown] lang="zh"
-# 任何可迭代对象？Python 的生成器也算。第一轮（epoch）给出 3、1、2、0。第二轮给出什么？
+# 任何可迭代对象？Python 的生成器也算。把数据走一遍叫一**轮**（epoch）。第一轮给出 3、1、2、0。第二轮给出什么？
 
 # %% tags=["predict", "claim:SA-02"]
 my_guess = ...  # for example [3, 1, 2, 0]
@@ -255,23 +256,25 @@ exercises.predict(my_guess, torch=rows[1]["before the first batch"])
 # Without workers the sampler is read batch by batch. With two workers it is four batches ahead: `prefetch_factor` (2) times
 # `num_workers` (2), and stays so.
 #
-# So a sampler cannot know what you have trained on. Do not save "how many indices I gave" in a checkpoint: with workers that is
-# too many.
+# So a sampler cannot know what you have trained on. Do not save "how many indices I gave" in a checkpoint (a file from which
+# training goes on later): with workers that is too many.
 #
 # ## Shuffle, epoch after epoch
 #
-# `shuffle=True` draws a new order in each epoch. With a `generator` the orders can be repeated. Here two loaders start with seed 0.
-# The second one is to begin with epoch 2 (the third pass). Does its first pass equal epoch 2 of the first loader?
+# `shuffle=True` draws a new order in each epoch. With a seeded random `generator` the orders can be repeated.
+# Here two loaders start with seed 0. The second one is to begin with epoch 2 (the third pass). Does its first pass equal epoch 2 of
+# the first loader?
 
 # %% [markdown] lang="zh"
 # 没有工作进程时，采样器一个批次一个批次地读。有两个工作进程时，它领先四个批次：
 # `prefetch_factor`（2）乘以 `num_workers`（2），并且一直如此。
 #
-# 所以采样器不可能知道你训练过哪些样本。不要把“我给出了几个索引”存进检查点：有工作进程时这个数偏大。
+# 所以采样器不可能知道你训练过哪些样本。不要把“我给出了几个索引”存进检查点（checkpoint，以后从中继续训练的文件）：
+# 有工作进程时这个数偏大。
 #
 # ## 一轮又一轮地打乱
 #
-# `shuffle=True` 每轮抽一个新的顺序。给了 `generator`，这些顺序可以重现。下面两个加载器都从种子 0 开始。
+# `shuffle=True` 每轮抽一个新的顺序。给了设好种子的随机数生成器（`generator`），这些顺序就可以重现。下面两个加载器都从种子 0 开始。
 # 第二个想直接从第 2 轮（第三遍）开始。它的第一遍等于第一个加载器的第 2 轮吗？
 
 
@@ -291,17 +294,17 @@ print("equal to epoch 0:", late == epochs[0])
 exercises.predict(my_guess, torch=late == epochs[2])
 
 # %% [markdown] lang="en"
-# The order depends on the state of the generator, and the state on all passes before. To begin at epoch 2 you would have to walk
-# through epochs 0 and 1.
+# The order depends on the state of the random generator, and the state on all passes before. To begin at epoch 2 you would have to
+# walk through epochs 0 and 1.
 #
-# Better: the order as a function of seed **and epoch**. Exercise 1 asks you to write it. `tutorlib`'s `EpochSampler` does so;
-# it is a batch sampler:
+# Better: the order as a function of seed **and epoch**. Exercise 1 asks you to write it. `tutorlib`'s `EpochSampler` does so.
+# It is a **batch sampler**: it gives lists of indices, one list a batch.
 
 # %% [markdown] lang="zh"
-# 顺序取决于生成器的状态，状态又取决于之前的每一遍。想从第 2 轮开始，就得先走完第 0 轮和第 1 轮。
+# 顺序取决于随机数生成器的状态，状态又取决于之前的每一遍。想从第 2 轮开始，就得先走完第 0 轮和第 1 轮。
 #
-# 更好的做法：让顺序成为种子**和轮次**的函数。练习 1 由你来写。`tutorlib` 的 `EpochSampler` 就是这样；
-# 它是一个 `batch_sampler`：
+# 更好的做法：让顺序成为种子**和轮次**的函数。练习 1 由你来写。`tutorlib` 的 `EpochSampler` 就是这样。
+# 它是一个**批采样器**（batch sampler）：每次给出一个索引的列表，一个列表就是一个批次。
 
 
 # %%
@@ -326,12 +329,12 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## Lists of indices
 #
-# A sampler that yields **lists** makes whole batches. Give it as `batch_sampler`; then nothing else may speak about order or size.
+# A batch sampler may be any iterable of lists. Give it as `batch_sampler`; then nothing else may speak about order or size.
 
 # %% [markdown] lang="zh"
 # ## 索引的列表
 #
-# 给出**列表**的采样器直接做出整个批次。把它传给 `batch_sampler`；这时别的参数不能再管顺序和大小。
+# 任何由列表组成的可迭代对象都可以当批采样器。把它传给 `batch_sampler`；这时别的参数不能再管顺序和大小。
 
 # %% tags=["claim:SA-04"]
 pairs = [[1, 2, 3], [9]]
@@ -635,7 +638,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | no message, the second epoch is empty | a generator as sampler | The idea |
 # | `sampler option is mutually exclusive with shuffle` | said the order twice | Which sampler does the loader build? |
 # | `expected unspecified shuffle option` | a stream has no sampler | Streams have no sampler |
-# | no message, ten images for ever | a weight for each class, not each sample | Weighted sampling |
+# | no message, the same ten images again and again | a weight for each class, not each sample | Weighted sampling |
 # | `number of categories cannot exceed 2^24` | too many weights | Weighted sampling |
 #
 # What next: lesson [05](05_distributed_sampler.ipynb), one order shared by several ranks.

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [03](03_iterable_datasets.ipynb) | 50 | 2. Data loading order and sampler | [简体中文](../zh/05_distributed_sampler.ipynb) |
+# | lesson [04](04_samplers.ipynb) | 50 | 2. Data Loading Order and Sampler | [简体中文](../zh/05_distributed_sampler.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [03](03_iterable_datasets.ipynb) 课 | 50 | 2. Data loading order and sampler | [English](../en/05_distributed_sampler.ipynb) |
+# | 第 [04](04_samplers.ipynb) 课 | 50 | 2. Data Loading Order and Sampler | [English](../en/05_distributed_sampler.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -158,14 +158,14 @@ exercises.predict(my_guess, torch=round(sum(answers) / len(answers), 3))
 #
 # ## Who am I?
 #
-# `num_replicas` is the number of ranks. Both it and `rank` may be left out. Where do they come from then?
+# `num_replicas` is the number of ranks, the world size. Both it and `rank` may be left out. Where do they come from then?
 
 # %% [markdown] lang="zh"
-# 两个都不是 0.9，而且结果随 rank 的个数改变。对训练来说这是噪声，对测试结果来说这是错误。练习 2 会修好它。
+# 两个都不是 0.9，而且结果随 rank 总数改变。对训练来说这是噪声，对测试结果来说这是错误。练习 2 会修好它。
 #
 # ## 我是谁
 #
-# `num_replicas` 是 rank 的个数。它和 `rank` 都可以不写。那么它们从哪里来？
+# `num_replicas` 是 rank 总数（world size）。它和 `rank` 都可以不写。那么它们从哪里来？
 
 
 # %% tags=["claim:SA-07"]
@@ -190,7 +190,8 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# They come from the process group that every rank joins. Without one, both must be given.
+# They come from the **process group**: the ranks that talk to each other. Every rank joins it at the start. Without a group, both
+# must be given.
 #
 # ## On real ranks
 #
@@ -198,7 +199,7 @@ facts.Table(
 # trains on 9 real digits. `%%importable` puts it where new processes can find it.
 
 # %% [markdown] lang="zh"
-# 它们来自每个 rank 都加入的进程组。没有进程组时，两个都必须给出。
+# 它们来自**进程组**（process group），也就是彼此通信的全部 rank；每个 rank 一开始就加入它。没有进程组时，两个都必须给出。
 #
 # ## 在真实的 rank 上
 #
@@ -274,7 +275,7 @@ facts.Table("two real ranks, batch_size=2", rows)
 # No rank told its sampler who it is: the group did. Both made 3 steps, although 9 samples cannot be halved: in each epoch one sample
 # was read twice. And `batch_size=2` on 2 ranks is a step of 4 samples.
 #
-# ## Explore: padding lit
+# ## Explore: the padding
 #
 # The first picture repeats epoch 0 of the run above in this process, checked against the real ranks. What a rank reads only
 # to fill up is marked `again`; what was cut stands below. Two things to change: switch **shuffle** off; then **drop_last** on.
@@ -285,7 +286,7 @@ facts.Table("two real ranks, batch_size=2", rows)
 # 没有谁告诉采样器它是谁：是进程组给的。9 个样本无法平分，两个 rank 却都走了 3 步：每轮都有一个样本读了两次。
 # 另外，2 个 rank 各用 `batch_size=2`，一步就是 4 个样本。
 #
-# ## 动手探索：填充亮起来
+# ## 动手探索：看见填充
 #
 # 一开始的图在本进程里重现上面的第 0 轮，并与真实的 rank 比对。只为凑数而读的样本标有 `again`，截掉的列在下面。
 # 试着改两处：关掉 **shuffle**；再打开 **drop_last**。
@@ -577,11 +578,11 @@ print(facts.Table("8 samples, 2 ranks", rows))
 exercises.predict(my_guess, torch=next(row["mended line"] for row in rows if not row["never"]))
 
 # %% [markdown] lang="en"
-# A different seed on each rank is right for augmentation and wrong here: two ranks deal from two different orders. The seed of the
-# sampler must be the same on all ranks.
+# A different seed on each rank is right for augmentation (random changes to the images) and wrong here: two ranks deal from two
+# different orders. The seed of the sampler must be the same on all ranks.
 
 # %% [markdown] lang="zh"
-# 每个 rank 用不同的种子，对数据增强是对的，在这里却是错的：两个 rank 从两种不同的顺序里分发。
+# 每个 rank 用不同的种子，对数据增强（augmentation，随机改动图像）是对的，在这里却是错的：两个 rank 从两种不同的顺序里分发。
 # 所有 rank 的采样器必须用同一个种子。
 
 # %% [markdown] lang="en"
@@ -592,7 +593,7 @@ exercises.predict(my_guess, torch=next(row["mended line"] for row in rows if not
 #
 # | Message | Cause | Where |
 # |---|---|---|
-# | `Default process group has not been initialized` | no group, and rank or number not given | Who am I? |
+# | `Default process group has not been initialized` | no group, and rank or world size not given | Who am I? |
 # | `Invalid rank 4` | ranks count from 0 | Who am I? |
 # | `Number of indices (12) does not match total_size (4)` | the dataset grew or shrank | A dataset that changes |
 # | no message, one order for all epochs | `set_epoch` forgotten or too late | Forgotten |
@@ -609,7 +610,7 @@ exercises.predict(my_guess, torch=next(row["mended line"] for row in rows if not
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | `Default process group has not been initialized` | 没有进程组，也没给出 rank 或个数 | 我是谁 |
+# | `Default process group has not been initialized` | 没有进程组，也没给出 rank 或 rank 总数 | 我是谁 |
 # | `Invalid rank 4` | rank 从 0 数起 | 我是谁 |
 # | `Number of indices (12) does not match total_size (4)` | 数据集变长或变短了 | 会变的数据集 |
 # | 没有报错，所有轮同一个顺序 | 忘了 `set_epoch`，或调用太晚 | 忘了 `set_epoch` |

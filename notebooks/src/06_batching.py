@@ -4,7 +4,7 @@
 #   tutorlib:
 #     title: {en: "Automatic batching", zh: "自动成批"}
 #     sections: ["000: 3. Loading Batched and Non-Batched Data", "000: 3.1 Automatic batching (default)"]
-#     minutes: 50
+#     minutes: 55
 # ---
 
 # %% [markdown] lang="en"
@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [03](03_iterable_datasets.ipynb) | 50 | 3. and 3.1 Automatic batching | [简体中文](../zh/06_batching.ipynb) |
+# | lessons [02](02_map_datasets.ipynb) and [04](04_samplers.ipynb) | 55 | 3. and 3.1 Automatic batching | [简体中文](../zh/06_batching.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [03](03_iterable_datasets.ipynb) 课 | 50 | 3. 与 3.1 Automatic batching | [English](../en/06_batching.ipynb) |
+# | 第 [02](02_map_datasets.ipynb)、[04](04_samplers.ipynb) 课 | 55 | 3. 与 3.1 Automatic batching | [English](../en/06_batching.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -89,7 +89,7 @@ facts.Table(
 # ## Batches by default
 #
 # First the default. `DataLoader(digits)` is called with no batch size at all. One image has the shape `(1, 8, 8)`.
-# Which shape arrives? Write your prediction, then run the cell.
+# Which shape arrives? Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
 # 丢掉 1 个或 437 个：就是剩下的零头。在本课里，`drop_last` 还会一声不响地丢掉更多。
@@ -150,10 +150,10 @@ facts.Table(
 # %% [markdown] lang="zh"
 # ## 批次是谁做的
 #
-# 加载器里有一个 `sampler`（采样器），一个接一个地给出索引；还有一个 `batch_sampler`，把索引收集成列表。
-# `batch_size` 和 `drop_last` 只用一次：造出这个 `batch_sampler`。
+# 加载器里有一个采样器（`sampler`），一个接一个地给出索引；还有一个批采样器（`batch_sampler`），把索引收集成列表。
+# `batch_size` 和 `drop_last` 只用一次：造出这个批采样器。
 #
-# 下面用 `batch_size=2` 造加载器，然后有人改了 `batch_sampler`。第一个批次有多长？
+# 下面用 `batch_size=2` 造加载器，然后有人改了批采样器。第一个批次有多长？
 
 # %% tags=["predict", "claim:BA-03"]
 my_guess = ...  # 2 or 3
@@ -170,10 +170,10 @@ exercises.predict(my_guess, torch=len(next(iter(loader))))
 # So you can give the whole batch sampler yourself: any iterable of lists. Then nothing may be said twice.
 
 # %% [markdown] lang="zh"
-# 说了算的是 `batch_sampler`；`loader.batch_size` 只是门上的一张字条。工作中不要这样改。
+# 说了算的是批采样器；`loader.batch_size` 只是门上的一张字条。工作中不要这样改。
 # 加载器保护自己的属性，却不保护里面那一个。
 #
-# 所以你可以自己给出整个 `batch_sampler`：任何由列表组成的可迭代对象都行。这时同一件事不能说两遍。
+# 所以你可以自己给出整个批采样器：任何由列表组成的可迭代对象都行。这时同一件事不能说两遍。
 
 
 # %% tags=["claim:BA-03"]
@@ -209,13 +209,13 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## The loop for map-style datasets
 #
-# For each list of indices the loader reads the samples and hands them to `collate_fn`, always as a **list**,
-# also when only one sample is left:
+# For each list of indices the loader reads the samples and hands them to `collate_fn`, the function that makes one batch of them.
+# It always gets a **list**, also when only one sample is left:
 
 # %% [markdown] lang="zh"
 # ## 映射式数据集的循环
 #
-# 对每个索引列表，加载器读出样本，交给 `collate_fn`（整理函数）。交出去的永远是一个**列表**，只剩一个样本时也一样：
+# 对每个索引列表，加载器读出样本，交给整理函数（`collate_fn`），由它做成一个批次。它得到的永远是一个**列表**，只剩一个样本时也一样：
 
 # %% tags=["claim:BA-06"]
 for got in DataLoader("abc", batch_size=2, collate_fn=lambda samples: (type(samples).__name__, samples)):
@@ -281,7 +281,7 @@ facts.Table("7 digits, batch_size=3: calls by the loader", rows)
 #
 # ## 数据流的循环
 #
-# 数据流没有索引。笔记的写法是：`batch_sampler` 里每有一项，就调用一次 `next(stream)`。七个数，每批三个。这个循环送出几个批次？
+# 数据流没有索引。笔记的写法是：批采样器给出的列表里每有一项，就调用一次 `next(stream)`。七个数，每批三个。这个循环送出几个批次？
 
 
 # %% tags=["predict", "claim:BA-08"]
@@ -320,7 +320,7 @@ exercises.predict(my_guess, torch=len(ours))
 # 数据流取空时，`next` 抛出 `StopIteration`。在生成器里，Python 把它变成 `RuntimeError`（PEP 479），
 # 做了一半的第三个批次就丢了。torch 会捕获它，留下已有的样本。
 #
-# 为什么循环不随 `batch_sampler` 一起结束？因为它永远不结束：
+# 为什么循环不随批采样器一起结束？因为它永远不结束：
 
 # %% tags=["claim:BA-04"]
 facts.Table(
@@ -461,7 +461,7 @@ widgets.explore(batches, pictures.grid, samples=[14, 6, 10, 16], style=["stream"
 
 # %% [markdown] lang="en"
 # Without `drop_last` nothing is lost, but `len` can err the other way: for 10 samples it says 3 batches, and 4 come.
-# The way out is lesson 15: a plan that knows all workers.
+# The way out is lesson [15](15_exactly_once.ipynb): a plan that is made before the workers start.
 #
 # ## Batches of your own making
 #
@@ -469,7 +469,7 @@ widgets.explore(batches, pictures.grid, samples=[14, 6, 10, 16], style=["stream"
 
 # %% [markdown] lang="zh"
 # 不用 `drop_last` 时什么也不丢，但 `len` 会错在另一边：10 个样本时它说 3 个批次，却来了 4 个。
-# 出路在第 15 课：一份知道所有工作进程的计划。
+# 出路在第 [15](15_exactly_once.ipynb) 课：在工作进程启动之前就做好的计划。
 #
 # ## 自己做批次
 #
@@ -528,7 +528,7 @@ facts.Table(
 # %% [markdown] lang="zh"
 # 第 [08](08_collate.ipynb) 课专讲这个函数。
 #
-# ## 练习 1：你自己的批次采样器
+# ## 练习 1：你自己的批采样器
 #
 # `order` 是任意由索引组成的可迭代对象，它只承诺有 `__iter__`。检查时会在随机情况上与 torch 的 `BatchSampler` 比较。
 # 把 `...` 换成你的代码，然后运行这两个单元格。
@@ -644,7 +644,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # whether a loader makes batches; ask whether `loader.batch_sampler` is `None`.
 
 # %% [markdown] lang="zh"
-# 用了自己的 `batch_sampler`，`batch_size` 就是 `None`，批次却照样有。
+# 用了自己的批采样器，`batch_size` 就是 `None`，批次却照样有。
 # 想知道加载器是否做批次，别问 `loader.batch_size`，问 `loader.batch_sampler` 是不是 `None`。
 
 # %% [markdown] lang="en"
@@ -667,7 +667,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# `batch_sampler` 做出索引列表，加载器逐个读取，再整理每个列表。数据流没有索引，所以每个读者各做各的批次。
+# 批采样器做出索引列表；加载器读出样本，再把每个列表整理成批次。数据流没有索引，所以每个读者各做各的批次。
 # 于是 `drop_last` 在每个工作进程里各丢一次，而 `len` 当作只有一个读者来数。
 #
 # | 报错信息 | 原因 | 位置 |

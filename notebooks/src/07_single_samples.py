@@ -4,7 +4,7 @@
 #   tutorlib:
 #     title: {en: "Single samples: batching switched off", zh: "单个样本：关闭自动成批"}
 #     sections: ["000: 3.2 Disable automatic batching"]
-#     minutes: 45
+#     minutes: 50
 # ---
 
 # %% [markdown] lang="en"
@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [06](06_batching.ipynb) | 45 | 3.2 Disable automatic batching | [简体中文](../zh/07_single_samples.ipynb) |
+# | lesson [06](06_batching.ipynb) | 50 | 3.2 Disable automatic batching | [简体中文](../zh/07_single_samples.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [06](06_batching.ipynb) 课 | 45 | 3.2 Disable automatic batching | [English](../en/07_single_samples.ipynb) |
+# | 第 [06](06_batching.ipynb) 课 | 50 | 3.2 Disable automatic batching | [English](../en/07_single_samples.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -52,7 +52,7 @@ print("ready:", len(digits), "real digits")
 # Four scans with pixels from 0 to 16. The loop body scales each to 0..1, in place. It notes the brightest pixel that it meets,
 # epoch by epoch. With `batch_size=1` it meets 16 every time.
 #
-# What does it meet with `batch_size=None`? Write your prediction, then run the cell.
+# What does it meet with `batch_size=None`? Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
 # ## 先看错误
@@ -97,7 +97,7 @@ exercises.predict(my_guess, torch=brightest(None))
 # ## 概念
 #
 # `batch_size` 和 `batch_sampler` 都是 `None` 时，自动成批就**关闭**了。
-# 循环一个个拿到数据集的元素，不多出任何一维。其余都不变：顺序、工作进程（worker）、`collate_fn`（整理函数）。
+# 循环一个个拿到数据集的元素，不多出任何一维。其余都不变：顺序、工作进程（worker）、整理函数（`collate_fn`）。
 
 
 # %% tags=["claim:BA-10"]
@@ -177,7 +177,7 @@ for name, value in kinds.items():
 facts.Table("default_convert, value by value", rows)
 
 # %% [markdown] lang="en"
-# So three kinds change: arrays, NumPy's own numbers, and plain tuples. `None` passes here, while `default_collate` refuses it.
+# So three kinds change: arrays of numbers, NumPy's own numbers, and plain tuples. `None` passes here, while `default_collate` refuses it.
 #
 # ## The two loops
 #
@@ -185,7 +185,7 @@ facts.Table("default_convert, value by value", rows)
 # This time the notes can be taken at their word.
 
 # %% [markdown] lang="zh"
-# 所以变的有三种：数组、NumPy 自己的数字、普通元组。`None` 在这里能通过，`default_collate` 却拒绝它。
+# 所以变的有三种：由数字组成的数组、NumPy 自己的数字、普通元组。`None` 在这里能通过，`default_collate` 却拒绝它。
 #
 # ## 两个循环
 #
@@ -285,14 +285,14 @@ for name, (labels, arguments) in ways.items():
 facts.Table("12 labels from a database", rows)
 
 # %% [markdown] lang="en"
-# Three queries in place of twelve, and the batch comes out as the dataset made it. `__getitems__` (lesson 06) does the same
-# with batching on; then `collate_fn` still gets single samples.
+# Three queries in place of twelve, and the batch comes out as the dataset made it. `__getitems__` (lesson [02](02_map_datasets.ipynb))
+# does the same with batching on; then `collate_fn` still gets single samples.
 #
 # Now the slip that everybody makes once. The sampler gives lists of four, and `batch_size=None` is forgotten. One image has the
 # shape `(8, 8)`. Which shape arrives?
 
 # %% [markdown] lang="zh"
-# 3 次查询代替了 12 次，批次就是数据集做好的样子。开启自动成批时，`__getitems__`（第 06 课）也能做到，
+# 3 次查询代替了 12 次，批次就是数据集做好的样子。开启自动成批时，`__getitems__`（第 [02](02_map_datasets.ipynb) 课）也能做到，
 # 只是 `collate_fn` 拿到的仍是一个个样本。
 #
 # 现在看人人都会犯一次的疏忽。采样器给出四个索引的列表，却忘了写 `batch_size=None`。一张图像的形状是 `(8, 8)`。

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [01](01_dataloader.ipynb) | 60 | 3.3 Working with collate_fn | [简体中文](../zh/08_collate.ipynb) |
+# | lesson [06](06_batching.ipynb) | 60 | 3.3 Working with collate_fn | [简体中文](../zh/08_collate.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [01](01_dataloader.ipynb) 课 | 60 | 3.3 Working with collate_fn | [English](../en/08_collate.ipynb) |
+# | 第 [06](06_batching.ipynb) 课 | 60 | 3.3 Working with collate_fn | [English](../en/08_collate.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -51,13 +51,13 @@ print("ready:", len(digits), "real digits")
 # ## Wrong first
 #
 # The notes say: a value that cannot become a tensor is put into a list.
-# Here is a folder with one picture of each digit. Read without a transform, it gives PIL images. Run the cell.
+# Here is a folder with one picture of each digit. It gives PIL images, not tensors. Run the cell.
 
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
 # 笔记说：无法变成张量的值会放进列表。
-# 这里有一个图像文件夹，每个数字一张图。不加变换读出来的是 PIL 图像。运行这个单元格。
+# 这里有一个图片文件夹，每个数字一张图。读出来的是 PIL 图像，不是张量。运行这个单元格。
 
 
 # %% tags=["raises-exception", "wrong-first", "claim:CO-10"]
@@ -363,16 +363,73 @@ pictures_of_batch, labels = collate_photos([(photos[0], 0), (photos[1], 1)])
 print([picture.size for picture in pictures_of_batch], labels)
 
 # %% [markdown] lang="en"
+# ## A bad sample
+#
+# One file of four cannot be read, and the dataset returns `None` for it. Two rules keep the count exact:
+#
+# - `skip_none` leaves it out, and says how many it kept and skipped;
+# - `replace_none` puts the next good sample in its place, and the mask says which are real. The batch keeps its size.
+#
+# How many labels has the batch of `replace_none`?
+
+# %% [markdown] lang="zh"
+# ## 一个坏样本
+#
+# 四个文件里有一个读不出来，数据集就返回 `None`。有两条规则能让计数保持准确：
+#
+# - `skip_none` 跳过它，并说明留下几个、跳过几个；
+# - `replace_none` 用下一个好样本顶替它，掩码（mask）标出哪些是真的。批次大小不变。
+#
+# `replace_none` 得到的批次有几个标签？
+
+# %% tags=["predict"]
+my_guess = ...  # how many labels?
+
+read = [digits[0], digits[1], None, digits[3]]
+skipped, replaced = collate.skip_none(read), collate.replace_none(read)
+print("skip_none:   ", skipped.batch[1].tolist(), "| kept:", skipped.kept, "| skipped:", skipped.skipped)
+print("replace_none:", replaced.batch[1].tolist(), "| real:", replaced.mask.tolist())
+print(collate.bad_samples([skipped, replaced]), end="\n\n")
+
+two = [{"image": digits[i][0], "size": torch.tensor([8, 8])} for i in (0, 1)]
+moved = collate.to(collate.fields({"size": collate.keep})(two), "meta")  # meta stands for an accelerator
+print("image on", moved["image"].device, "| sizes on", [size.device.type for size in moved["size"]])
+exercises.predict(my_guess, torch=len(replaced.batch[1]))
+
+# %% [markdown] lang="en"
+# `keep` is a rule too: it passes the values through, and leaves them where they are when the rest of the batch is moved. All types
+# of batches that tutorlib makes can be moved by `to`, and pinned by a `DataLoader` (lesson [12](12_pinning.ipynb)).
+
+# %% [markdown] lang="zh"
+# `keep` 也是一条规则：值原样通过；批次的其余部分搬走时，它留在原处。
+# tutorlib 的各种批次类型都能用 `to` 搬到别的设备，也能由 `DataLoader` 锁页（见第 [12](12_pinning.ipynb) 课）。
+
+# %% [markdown] lang="en"
 # ## Lengths that differ
 #
 # Cut the blank columns off a digit, and digits have different widths: a 1 is narrow, a 7 is wide. Each sample is now a sequence
-# of columns, shape `(width, 8)`. `default_collate` refuses. There are four ways out.
+# of columns, shape `(width, 8)`. `default_collate` refuses. There are five ways out:
+#
+# - `pad` fills up to the longest sample of this batch;
+# - `flat` (one after the other, with offsets), `jagged` (a jagged nested tensor) and `packed` (a `PackedSequence`) store only what
+#   is real;
+# - `listed` gives up stacking.
+#
+# Each of them takes a list of samples, so each is a `collate_fn`. And each has a way back: `uncollate(batch, rule)` gives the list
+# of samples. One line of the table has none. Which one, and why?
 
 # %% [markdown] lang="zh"
 # ## 长度不同
 #
 # 切掉数字两边的空白列，数字就有了不同的宽度：1 很窄，7 很宽。每个样本现在是一列列像素组成的序列，形状 `(width, 8)`。
-# `default_collate` 拒绝整理。出路有四条。
+# `default_collate` 拒绝整理。出路有五条：
+#
+# - `pad` 填充（padding）到本批次中最长的样本；
+# - `flat`（首尾相接，另记偏移）、`jagged`（锯齿状张量，jagged tensor）和 `packed`（压紧序列，`PackedSequence`）只存真实数据；
+# - `listed` 放弃堆叠。
+#
+# 它们都接受样本的列表，所以都可以当 `collate_fn`。它们也都有回头路：`uncollate(batch, rule)` 还原出样本的列表。
+# 表里有一行回不去。是哪一行，为什么？
 
 
 # %%
@@ -393,38 +450,35 @@ for row in range(8):
 print("widths:", [len(stroke) for stroke in strokes])
 print(collated(strokes))
 
-# %% [markdown] lang="en"
-# `pad` fills up to the longest sample of this batch. `ragged` (a jagged nested tensor) and `packed` (a `PackedSequence`) store
-# only what is real. `listed` gives up stacking. Each of them takes a list of samples, so each is a `collate_fn`.
-#
-# Compare how many numbers each stores, and what padding does to a mean.
 
-# %% [markdown] lang="zh"
-# `pad` 填充（padding）到本批次中最长的样本。
-# `ragged`（锯齿状张量，jagged tensor）和 `packed`（压紧序列，`PackedSequence`）只存真实数据。
-# `listed` 放弃堆叠。它们都接受样本的列表，所以都可以当 `collate_fn`。
-#
-# 比较它们各存了多少个数，以及填充怎样改变平均值。
+def way_back(rule):
+    try:
+        samples = collate.uncollate(rule(strokes), rule)
+        return all(map(torch.equal, samples, strokes))
+    except ValueError as error:
+        return f"{type(error).__name__}: {str(error).split(':')[1].strip()}"
 
-# %%
-padded, ragged = collate.pad(mask=True)(strokes), collate.ragged(strokes)
-packed, listed = collate.packed(strokes), collate.listed(strokes)
+
+padded, offsets = collate.pad(mask=True)(strokes), collate.flat(strokes).offsets.tolist()
 ways = {
-    "pad": [padded.values],
-    "ragged": [ragged.values()],
-    "packed": [packed.data],
-    "listed": listed,
+    collate.pad: [padded.values],
+    collate.pad(mask=True): [padded.values],
+    collate.flat: [collate.flat(strokes).values],
+    collate.jagged: [collate.jagged(strokes).values()],
+    collate.packed: [collate.packed(strokes).data],
+    collate.listed: collate.listed(strokes),
 }
 rows = []
 for rule, tensors in ways.items():
     shapes, count = [tuple(one.shape) for one in tensors], sum(one.numel() for one in tensors)
-    rows.append({"rule": rule, "tensors": shapes, "numbers": count})
+    rows.append({"rule": rule, "tensors": shapes, "numbers": count, "way back": way_back(rule)})
 mean_of_all, mean_of_real = padded.values.mean().item(), padded.values[padded.mask].mean().item()
-print(f"mean of the padded batch: {mean_of_all:.3f} | of the real columns: {mean_of_real:.3f}")
+print(f"mean of the padded batch: {mean_of_all:.3f} | of the real columns: {mean_of_real:.3f} | offsets of flat: {offsets}")
 facts.Table("three strokes, 18 columns of 8 pixels", rows)
 
 # %% [markdown] lang="en"
-# The two means differ: padding is not data. A padded batch needs its mask or its lengths.
+# The two means differ: padding is not data. A padded batch needs its mask or its lengths; without them nobody can find the samples
+# again, `uncollate` included.
 #
 # ## Where to look first
 #
@@ -434,7 +488,7 @@ facts.Table("three strokes, 18 columns of 8 pixels", rows)
 # Two strokes, 6 and 5 columns wide, then the same two in the other order. Does a worker say the same of both?
 
 # %% [markdown] lang="zh"
-# 两个平均值不同：填充不是数据。填充过的批次需要掩码（mask）或长度。
+# 两个平均值不同：填充不是数据。填充过的批次需要掩码或长度；没有它们，谁也找不回样本，`uncollate` 也不行。
 #
 # ## 先看哪里
 #
@@ -503,7 +557,7 @@ function_of = {
     "default_collate": default_collate,
     "strict": collate.strict,
     "pad": collate.with_rules({torch.Tensor: collate.pad}),
-    "ragged": collate.with_rules({torch.Tensor: collate.ragged}),
+    "jagged": collate.with_rules({torch.Tensor: collate.jagged}),
     "listed": collate.listed,
 }
 

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [03](03_iterable_datasets.ipynb) | 55 | 4., 4.1, 4.2: Single- and multi-process data loading | [简体中文](../zh/09_workers.ipynb) |
+# | lessons [03](03_iterable_datasets.ipynb) and [08](08_collate.ipynb) | 55 | 4., 4.1, 4.2: Single- and multi-process data loading | [简体中文](../zh/09_workers.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it on Linux and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [03](03_iterable_datasets.ipynb) 课 | 55 | 4.、4.1、4.2：Single- and multi-process data loading | [English](../en/09_workers.ipynb) |
+# | 第 [03](03_iterable_datasets.ipynb)、[08](08_collate.ipynb) 课 | 55 | 4.、4.1、4.2：Single- and multi-process data loading | [English](../en/09_workers.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它在 Linux 上真实产生，每次测试都会重新比对。
 
@@ -121,7 +121,8 @@ facts.Table("who lives when", rows)
 #
 # A forgotten second iterator (a progress bar, a debugger, a `next(iter(loader))` in a loop) doubles the processes.
 #
-# Five things happen on the way to a batch. Which of them run in the **main** process when there are two workers?
+# Four steps lead to a batch; the code below calls them `STEPS`. Which of them run in the **main** process when there are two
+# workers?
 
 # %% [markdown] lang="zh"
 # ## 概念
@@ -131,7 +132,7 @@ facts.Table("who lives when", rows)
 #
 # 忘掉的第二个迭代器（进度条、调试器、循环里的 `next(iter(loader))`）会让进程数翻倍。
 #
-# 得到一个批次要经过几步。有两个工作进程时，哪些步骤在**主**进程里运行？
+# 得到一个批次要经过四步，下面的代码称之为 `STEPS`。有两个工作进程时，哪些步骤在**主**进程里运行？
 
 # %%
 # %%importable places
@@ -541,13 +542,15 @@ widgets.explore(queue, draw, in_order=True, prefetch=[2, 1, 4], workers=[2, 1, 0
 # %% [markdown] lang="en"
 # ## Memory that grows
 #
-# `fork` shares memory: a worker copies a page only when it **writes** to it. Four hundred thousand file names, read once
+# `fork` starts a worker as a clone of this process (lesson [10](10_start_methods.ipynb) compares the ways to start one). It shares
+# memory: a worker copies a page only when it **writes** to it. Four hundred thousand file names, read once
 # by a worker, never changed. Kept as a list or as a NumPy array: for which does the worker's own memory grow?
 
 # %% [markdown] lang="zh"
 # ## 越用越多的内存
 #
-# `fork` 共享内存：工作进程只有**写入**一页时才复制它。40 万个文件名，由工作进程读一遍，从不改动。
+# `fork` 把当前进程克隆成工作进程（第 [10](10_start_methods.ipynb) 课比较各种启动方式）。它共享内存：工作进程只有**写入**一页时才复制它。
+# 40 万个文件名，由工作进程读一遍，从不改动。
 # 存成列表，或存成 NumPy 数组：哪一种会让工作进程自己的内存增长？
 
 
@@ -631,7 +634,7 @@ view
 # Reading a Python object **is** writing: Python counts its references inside the object itself. So each page with names is
 # copied, in every worker, until each has the whole list. An array is one object; its numbers and letters have no counter.
 #
-# Under `spawn` and `forkserver` nothing is shared to begin with: each worker gets a full copy at the start.
+# Under `spawn` and `forkserver`, the two other ways, nothing is shared to begin with: each worker gets a full copy at the start.
 #
 # ## Exercise 2: pack the names
 #
@@ -641,7 +644,7 @@ view
 # 读一个 Python 对象**就是**写：Python 把引用计数记在对象自己身上。于是放着文件名的每一页都要复制，每个工作进程都如此，
 # 直到人手一份完整的列表。数组是一个对象，里面的数字和字母没有计数。
 #
-# 在 `spawn` 和 `forkserver` 下，一开始就什么都不共享：每个工作进程启动时就拿到一整份。
+# 在另外两种方式 `spawn` 和 `forkserver` 下，一开始就什么都不共享：每个工作进程启动时就拿到一整份。
 #
 # ## 练习 2：把文件名打包
 #
@@ -693,7 +696,7 @@ exercises.check("09_packed", Packed)  # stuck? exercises.hint("09_packed")
 #
 # 1. 两个新进程读数据，加上主进程一共三个。
 # 2. 创建迭代器时，数据集传给每个工作进程。
-# 3. 迭代一结束，worker 线程就关闭。
+# 3. 遍历一结束，工作线程就关闭。
 # 4. 主进程抽取索引，再分发出去。
 
 # %% tags=["bug-hunt", "claim:WO-10", "claim:WO-03"]

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [01](01_dataloader.ipynb) | 55 | 4.3 Platform-specific behaviors | [简体中文](../zh/10_start_methods.ipynb) |
+# | lesson [09](09_workers.ipynb) | 55 | 4.3 Platform-specific behaviors | [简体中文](../zh/10_start_methods.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it on Linux and is compared again in each test run.
 # Windows has no `fork` and no `forkserver`: there the tables have fewer rows, and the rows for `spawn` are the same.
@@ -27,7 +27,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [01](01_dataloader.ipynb) 课 | 55 | 4.3 Platform-specific behaviors | [English](../en/10_start_methods.ipynb) |
+# | 第 [09](09_workers.ipynb) 课 | 55 | 4.3 Platform-specific behaviors | [English](../en/10_start_methods.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它在 Linux 上真实产生，每次测试都会重新比对。
 # Windows 没有 `fork`，也没有 `forkserver`：在那里表格少几行，`spawn` 的行相同。
@@ -78,7 +78,7 @@ print("ready")
 # ## 先看错误
 #
 # 一个只有两个短方法的类，写在单元格里。一个工作进程读它三次，三次的启动方式（start method）各不相同。
-# 三种方式中有几种送到？先写下你的预测，再运行单元格。
+# 三种方式中，有几种能送达？先写下你的预测，再运行单元格。
 
 
 # %% tags=["wrong-first", "predict", "claim:PL-06"]
@@ -299,7 +299,7 @@ trace.start_methods(MarkedSquares(), methods)
 # What arrives? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
-# 同一种类，所有方式都送到了。
+# 类的写法一样，这次所有方式都送到了。
 #
 # 笔记本运行途中，你改了一个设置：`squares.FACTOR = 10`。然后一个 `spawn` 工作进程读这四个平方数。
 # 会到达什么？先写下你的预测，再运行单元格。

@@ -4,7 +4,7 @@
 #   tutorlib:
 #     title: {en: "Random numbers in workers", zh: "工作进程里的随机数"}
 #     sections: ["000: 4.4 Randomness in multi-process data loading"]
-#     minutes: 50
+#     minutes: 60
 # ---
 
 # %% [markdown] lang="en"
@@ -15,18 +15,18 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [10](10_start_methods.ipynb) | 50 | 4.4 Randomness in multi-process data loading | [简体中文](../zh/11_randomness.ipynb) |
+# | lesson [10](10_start_methods.ipynb) | 60 | 4.4 Randomness in multi-process data loading | [简体中文](../zh/11_randomness.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
 # %% [markdown] lang="zh"
 # # 11 · 工作进程里的随机数
 #
-# **学完本课，你能够**：预测哪些随机数会在工作进程（worker）之间、轮（epoch）之间重复；在工作进程里给每个库设置随机种子；写出与工作进程数无关的随机增强。
+# **学完本课，你能够**：预测哪些随机数会在工作进程（worker）之间、轮（epoch）之间重复；在工作进程里给每个库设置随机种子；写出结果与工作进程数无关的数据增强。
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [10](10_start_methods.ipynb) 课 | 50 | 4.4 Randomness in multi-process data loading | [English](../en/11_randomness.ipynb) |
+# | 第 [10](10_start_methods.ipynb) 课 | 60 | 4.4 Randomness in multi-process data loading | [English](../en/11_randomness.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -39,7 +39,7 @@
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 两个掷骰子的数据集。`OwnDice` 自带一个随机数生成器（random number generator），种子是 0。
+# 两个掷骰子的数据集。`OwnDice` 自带一个随机数生成器（random generator），种子是 0。
 # `Dice` 同时用四个生成器：大家共用的三个（`random`、`np.random`、`torch`），再加一个自带的。
 
 # %% tags=["setup"]
@@ -142,7 +142,7 @@ exercises.predict(my_guess, torch=len({*first, *second}))
 # 同一份状态的两个副本，掷出的数相同。
 #
 # 第二轮从主进程里的那个对象重新启动工作进程。那个对象谁也没有掷过，于是一切从头再来。
-# 如果这是图像增强，四张图像就只有两种变形，轮轮如此。
+# 如果这是数据增强（augmentation），四张图像就只有两种变形，轮轮如此。
 #
 # 笔记提醒：其他库的种子可能重复，导致每个工作进程返回相同的随机数。
 # 对 `Dice` 的四个生成器，哪些真是这样？先写下你的预测，再运行单元格。
@@ -548,11 +548,11 @@ class ShiftedDigits(Dataset):
 
 # %% [markdown] lang="en"
 # Between two loops you set `dataset.epoch = 1`, as many libraries ask you to. New workers get a new copy.
-# Do **persistent** workers shift the images as epoch 1 demands?
+# Do **persistent workers** (those that `persistent_workers=True` keeps) shift the images as epoch 1 demands?
 
 # %% [markdown] lang="zh"
 # 两次循环之间，你设置 `dataset.epoch = 1`，许多库都要求这样做。新的工作进程拿到新的副本。
-# **常驻**工作进程（persistent worker）会按第 1 轮的要求平移图像吗？
+# **常驻工作进程**（persistent workers，即 `persistent_workers=True` 留下的那些）会按第 1 轮的要求平移图像吗？
 
 
 # %% tags=["predict"]
@@ -677,7 +677,7 @@ facts.Table("8 throws of the generator that the line seeds", rows)
 # needs no cure, and the line brings the repetition back: the ids are 0 and 1 in every epoch.
 
 # %% [markdown] lang="zh"
-# 在 torch 1.9 之前，`np.random.seed(worker_id)` 还算半个办法：工作进程之间不同了。如今全局的 `np.random` 不用治，
+# 在 torch 1.9 之前，`np.random.seed(worker_id)` 还算半个办法：工作进程之间不同了。如今全局的 `np.random` 不需要补救，
 # 这一行反而把重复带回来：每一轮的编号都是 0 和 1。
 
 # %% [markdown] lang="en"

@@ -14,7 +14,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [02](02_map_datasets.ipynb) | 45 | 6. Else | [简体中文](../zh/13_splits.ipynb) |
+# | lessons [02](02_map_datasets.ipynb) and [04](04_samplers.ipynb) | 45 | 6. Else | [简体中文](../zh/13_splits.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -25,7 +25,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [02](02_map_datasets.ipynb) 课 | 45 | 6. Else | [English](../en/13_splits.ipynb) |
+# | 第 [02](02_map_datasets.ipynb)、[04](04_samplers.ipynb) 课 | 45 | 6. Else | [English](../en/13_splits.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -246,7 +246,7 @@ exercises.predict(my_guess, torch=len(before & after))
 
 # %% [markdown] lang="zh"
 # 只剩下碰巧留下的约五分之一。此前训练过的模型已经见过新测试集的大部分，它的分数不再有意义。
-# 种子只能重复**同样长度**的拆分。下面的透视图用 25 个样本展示这一点：5 个测试样本一个也没留下。
+# 种子只能重复**同样长度**的拆分。下面的 X 光图用 25 个样本展示这一点：5 个测试样本一个也没留下。
 
 
 # %%
@@ -325,13 +325,13 @@ widgets.explore(
 # %% [markdown] lang="en"
 # ## A subset is a view
 #
-# `Brighter` makes its images brighter when `augment` is on. You split it, then switch that on **for the training part**.
-# Does the validation part change too?
+# `Brighter` makes its images brighter when `augment` is on. It stands for any augmentation. You split it, then switch that on
+# **for the training part**. Does the validation part change too?
 
 # %% [markdown] lang="zh"
 # ## 子集只是视图
 #
-# `Brighter` 在 `augment` 打开时把图像调亮。你把它拆开，然后只想**为训练部分**打开它。
+# `Brighter` 在 `augment` 打开时把图像调亮，这里代表任意的数据增强（augmentation）。你把它拆开，然后只想**为训练部分**打开它。
 # 验证部分会跟着变吗？
 
 
@@ -497,7 +497,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | no message, validation is augmented | both subsets share one dataset | A subset is a view |
 # | `'Subset' object has no attribute 'labels'` | attributes stay with the dataset | A subset is a view |
 #
-# What next: lesson [14](14_image_folder.ipynb), a folder of images as a dataset.
+# What next: lesson [14](14_image_folder.ipynb), a folder of pictures as a dataset.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -515,7 +515,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | 没有报错，验证数据也被增强 | 两个子集共用一个数据集 | 子集只是视图 |
 # | `'Subset' object has no attribute 'labels'` | 属性留在数据集上 | 子集只是视图 |
 #
-# 下一步：第 [14](14_image_folder.ipynb) 课，把图像文件夹当作数据集。
+# 下一步：第 [14](14_image_folder.ipynb) 课，把图片文件夹当作数据集。
 
 # %%
 exercises.progress("13")

@@ -4,7 +4,7 @@
 #   tutorlib:
 #     title: {en: "ImageFolder: a folder of pictures as a dataset", zh: "ImageFolder：把图片文件夹当作数据集"}
 #     sections: ["002: ImageFolder函数读取数据", "002: imagefolder方法返回一个dataset类对象实例"]
-#     minutes: 55
+#     minutes: 60
 # ---
 
 # %% [markdown] lang="en"
@@ -15,18 +15,18 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lessons [02](02_map_datasets.ipynb) and [08](08_collate.ipynb) | 55 | torchvision.datasets.ImageFolder | [简体中文](../zh/14_image_folder.ipynb) |
+# | lessons [08](08_collate.ipynb) and [13](13_splits.ipynb) | 60 | torchvision.datasets.ImageFolder | [简体中文](../zh/14_image_folder.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
 # %% [markdown] lang="zh"
 # # 14 · ImageFolder：把图片文件夹当作数据集
 #
-# **学完本课，你能够**：预测每个类的索引，找出弄坏数据集的文件夹或文件，选出能让结果组成一个批次的变换。
+# **学完本课，你能够**：预测每个类别的索引，找出弄坏数据集的文件夹或文件，选出能让结果组成一个批次的变换（transform）。
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [02](02_map_datasets.ipynb)、[08](08_collate.ipynb) 课 | 55 | torchvision.datasets.ImageFolder | [English](../en/14_image_folder.ipynb) |
+# | 第 [08](08_collate.ipynb)、[13](13_splits.ipynb) 课 | 60 | torchvision.datasets.ImageFolder | [English](../en/14_image_folder.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -91,7 +91,7 @@ print("ready:", len(ImageFolder(root / "train")), "pictures in train,", len(Imag
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
-# 你在 JupyterLab 里写了一条备注，保存在类文件夹旁边。Jupyter 会在一个隐藏文件夹里自留一份。
+# 你在 JupyterLab 里写了一条备注，保存在类别文件夹旁边。Jupyter 会在一个隐藏文件夹里自留一份。
 # 别的什么都没变。运行这个单元格。
 
 # %% tags=["raises-exception", "wrong-first", "claim:IF-07"]
@@ -118,12 +118,12 @@ ImageFolder(root / "train")
 #
 # `ImageFolder` 在创建时根本不看图片，它只读**名字**：
 #
-# - 根目录下的每个文件夹都是一个**类**，隐藏文件夹也算；
-# - 类名按文本排序，依次得到索引 0、1、2；
-# - 类文件夹里不论多深，扩展名像图片的每个文件都是一个**样本**；
-# - 每个类至少要有一个样本。
+# - 根目录下的每个文件夹都是一个**类别**（class），隐藏文件夹也算；
+# - 类别名按文本排序，依次得到索引 0、1、2；
+# - 类别文件夹里不论多深，扩展名像图片的每个文件都是一个**样本**；
+# - 每个类别至少要有一个样本。
 #
-# 得到的是映射式（map-style）数据集：`folder[index]` 打开一个文件，返回 `(图像, 类的索引)`。
+# 得到的是映射式（map-style）数据集：`folder[index]` 打开一个文件，返回 `(图像, 类别索引)`。
 
 # %% [markdown] lang="en"
 # ## Predict, run, compare
@@ -151,10 +151,10 @@ exercises.predict(my_guess, torch=train.classes)
 # The X-ray of the folder: class, index, files.
 
 # %% [markdown] lang="zh"
-# 这是文本顺序：“1” 排在 “8” 前面，不管后面跟着什么。所以 8 的图片，类的索引是 2。
+# 这是文本顺序：“1” 排在 “8” 前面，不管后面跟着什么。所以 8 的图片，类别索引是 2。
 # 模型的预测要读作 `train.classes[index]`，不能直接当成那个数。
 #
-# 文件夹的 X 光图：类、索引、文件。
+# 文件夹的 X 光图：类别、索引、文件。
 
 
 # %% tags=["claim:IF-02"]
@@ -196,7 +196,7 @@ facts.Table(
 # %% [markdown] lang="zh"
 # ## 哪些文件是样本
 #
-# 一个类文件夹里有六个文件：
+# 一个类别文件夹里有六个文件：
 #
 # | 文件 | 内容 |
 # |---|---|
@@ -276,7 +276,7 @@ facts.Table(
 # ## 让报错消失
 #
 # Jupyter 的文件夹又回来了。另一个新参数能让报错消失：`allow_empty=True`。
-# 原来索引 2 是类 “8”。现在索引 2 是哪个类？
+# 原来索引 2 是类别 “8”。现在索引 2 是哪个类别？
 
 # %% tags=["predict", "claim:IF-01", "claim:IF-07"]
 my_guess = ...  # for example "8"
@@ -291,7 +291,7 @@ exercises.predict(my_guess, torch=silenced.classes[2])
 # now be wrong everywhere, without a message. Remove the folder instead. Which roots are refused?
 
 # %% [markdown] lang="zh"
-# 点号排在数字和字母前面。空类占了索引 0，其余的类全部后移一位。已经训练好的模型从此处处出错，却没有任何报错。
+# 点号排在数字和字母前面。空类别占了索引 0，其余类别全部后移一位。已经训练好的模型从此处处出错，却没有任何报错。
 # 正确的做法是删掉那个文件夹。哪些根目录会遭到拒绝？
 
 
@@ -329,7 +329,7 @@ facts.Table("what a root must be", rows)
 # %% [markdown] lang="zh"
 # ## 从文件到样本
 #
-# **loader** 打开文件，`transform` 得到 loader 返回的东西，`target_transform` 得到类的索引。
+# **loader** 打开文件，`transform` 得到 loader 返回的东西，`target_transform` 得到类别索引。
 #
 # 文件是灰度的。这里的 `target_transform` 把索引变回那个数。这时 `targets[0]` 是多少？
 
@@ -397,7 +397,7 @@ exercises.predict(my_guess, torch=tuple(sized[0][0].shape))
 # %% [markdown] lang="zh"
 # 只写一个数是合法的：**较短**的边变成 224，边长之比不变。所以各张图片的形状可能不同。
 #
-# 文件夹按类排好了序。按这个顺序每 6 张一批，一批里全是宽的或全是方的，一切正常。
+# 文件夹按类别排好了序。按这个顺序每 6 张一批，一批里全是宽的或全是方的，一切正常。
 # 然后顺序变了：
 
 # %% tags=["raises-exception", "claim:IF-05"]
@@ -498,7 +498,7 @@ for images, targets in DataLoader(augmented, batch_size=32, shuffle=True):
 
 # %% [markdown] lang="zh"
 # 能运行，但适合这些图片吗？10 翻转后读作 01；从 10 里裁一块，可能只剩 1。目标却仍是 10。
-# 数据增强不能让类别变成假的。
+# 数据增强（augmentation）不能让类别变成假的。
 #
 # ## 两个部分，一个变换
 #
@@ -535,7 +535,7 @@ exercises.predict(my_guess, torch=still_augments)
 # 一个部分就是一组索引，加上它所来自的文件夹。文件夹只有一个，变换也就只有一个。
 # 出路：把文件夹创建两次，再取 `Subset(second_folder, val_part.indices)`。
 #
-# ## 动手探索：类、索引、文件、变换
+# ## 动手探索：类别、索引、文件、变换
 #
 # 每次都创建真实的 `ImageFolder`，每个文件都经过变换。
 # `!` 标出三种情况：形状与第一个不同，文件读不出来，索引与数的大小顺序不符。
@@ -636,7 +636,7 @@ exercises.check("14_index_folder", index_folder)  # stuck? exercises.hint("14_in
 # %% [markdown] lang="zh"
 # ## 练习 2：按数的大小排序
 #
-# 所有类名都是整数。按数的大小给它们索引："9" 在 "10" 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
+# 所有类别名都是整数。按数的大小给它们索引："9" 在 "10" 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
 
 
 # %% tags=["exercise:14_by_number"]
@@ -712,7 +712,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # is that of nonsense. Check `val.class_to_idx == train.class_to_idx` before you train.
 
 # %% [markdown] lang="zh"
-# 每个文件夹各自给类编号。`val` 里没有 10，于是它的每个类都与模型学到的索引不符，算出的准确率毫无意义。
+# 每个文件夹各自给类别编号。`val` 里没有 10，于是它的每个类别都与模型学到的索引不符，算出的准确率毫无意义。
 # 训练之前检查 `val.class_to_idx == train.class_to_idx`。
 
 # %% [markdown] lang="en"
@@ -735,17 +735,17 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# 文件夹的名字按文本排序，成为类的索引；每个根目录各编各的号。文件名决定什么是样本；读到一张图片时才打开它。
+# 文件夹的名字按文本排序，成为类别索引；每个根目录各编各的号。文件名决定什么是样本；读到一张图片时才打开它。
 # 一个批次需要统一的尺寸，而 `Resize` 里只写一个数做不到。
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | `Found no valid file for the classes .ipynb_checkpoints` | Jupyter 的隐藏文件夹，或空的类 | 先看错误 |
+# | `Found no valid file for the classes .ipynb_checkpoints` | Jupyter 的隐藏文件夹，或空的类别 | 先看错误 |
 # | `Couldn't find any class folder` | 图片直接放在根目录下 | 让报错消失 |
 # | `UnidentifiedImageError` | 文件的名字骗人 | 哪些文件是样本 |
 # | `found <class 'PIL.Image.Image'>` | 没有 `ToTensor` | 从文件到样本 |
 # | `stack expects each tensor to be equal size` | 写了 `Resize(224)`，而图片不是正方形 | Resize |
-# | 没有报错，预测全错 | `train` 和 `val` 给类的编号不同 | 找错 |
+# | 没有报错，预测全错 | `train` 和 `val` 给类别的编号不同 | 找错 |
 #
 # 下一步：第 [15](15_exactly_once.ipynb) 课，每个样本恰好一次，每个 rank 步数相等。
 

@@ -4,7 +4,7 @@
 #   tutorlib:
 #     title: {en: "Exactly once", zh: "恰好一次"}
 #     sections: []
-#     minutes: 50
+#     minutes: 60
 # ---
 
 # %% [markdown] lang="en"
@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [05](05_distributed_sampler.ipynb) | 50 | beyond the notes | [简体中文](../zh/15_exactly_once.ipynb) |
+# | lessons [05](05_distributed_sampler.ipynb), [07](07_single_samples.ipynb), [11](11_randomness.ipynb) | 60 | beyond the notes | [简体中文](../zh/15_exactly_once.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [05](05_distributed_sampler.ipynb) 课 | 50 | 笔记之外 | [English](../en/15_exactly_once.ipynb) |
+# | 第 [05](05_distributed_sampler.ipynb)、[07](07_single_samples.ipynb)、[11](11_randomness.ipynb) 课 | 60 | 笔记之外 | [English](../en/15_exactly_once.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -47,8 +47,9 @@ from collections import Counter
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from tutorlib import audit, datasets, exercises, facts, pictures, sharding, widgets
-from tutorlib.samplers import EpochSampler, Keyed
+from tutorlib import audit, datasets, exercises, facts, pictures, ranks, sharding, widgets
+from tutorlib.samplers import Batched, EpochSampler, Keyed
+from tutorlib.sharding import Sharded
 
 # %load_ext tutorlib.cells
 digits = datasets.digits("train")
@@ -66,7 +67,7 @@ print("ready:", size, "real digits")
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
-# 一个任务用 4 个 rank、每批 32 个样本，5 步之后中断。只剩两台机器，于是用 2 个 rank 继续。
+# 一个任务用 4 个 rank、每批 32 个样本，走了 5 步后被强行终止。只剩两台机器，于是用 2 个 rank 继续。
 # 脚本的做法看上去很自然：种子相同，轮（epoch）相同，跳过前 5 个批次。
 #
 # 这一轮里有多少个数字图像读了不止一次？先写下你的预测，再运行单元格。
@@ -110,9 +111,9 @@ exercises.predict(my_guess, torch=found[4, 2]["twice"])
 #
 # ## 概念
 #
-# 步数不能衡量进度：一步有多大，取决于 rank 的数目。应该数**样本**。这需要三样东西：
+# 步数不能衡量进度：一步有多大，取决于 rank 总数。应该数**样本**。这需要三样东西：
 #
-# 1. **顺序**：哪个位置是哪个样本。只由种子和轮决定。
+# 1. **顺序**：哪个位置是哪个样本。只由种子和轮次决定。
 # 2. **计划**：每个 rank 在每一步读哪些位置。
 # 3. **状态**：所有 rank 一共读了多少个样本。
 
@@ -208,26 +209,17 @@ for remainder in sharding.REMAINDERS:
     row = {"remainder": remainder, "steps": [made.count(rank) for rank in range(4)], "twice": made.repeated}
     last = len(made) - 1
     rows.append({**row, "never": made.dropped, "last step": [stop - begin for begin, stop in made.steps[last]]})
-facts.Table(f"{size} digits, 4 ranks, batches of 32", rows)
+print(facts.Table(f"{size} digits, 4 ranks, batches of 32", rows))
+
+for samples, batch_size in ((3, 2), (10, 1), (12, 1)):  # when can balance not be done?
+    made = attempt(sharding.plan, samples, 4, batch_size)
+    print()
+    print(made if isinstance(made, str) else made.summary())
 
 # %% [markdown] lang="en"
 # `DistributedSampler` pads; with `drop_last=True` it drops what does not divide by the ranks. `uneven` loses nothing, but rank 0
 # makes a twelfth step alone: it waits for gradients that nobody sends. Only `balance` has 0 in both columns and equal steps.
 #
-# When can it not be done?
-
-# %% [markdown] lang="zh"
-# `DistributedSampler` 做的是填充；`drop_last=True` 时，它丢掉不能被 rank 数整除的部分。
-# `uneven` 什么也不丢，但第 12 步只有 rank 0 在做：它等着永远不会来的梯度。只有 `balance` 两列都是 0，步数又相等。
-#
-# 什么时候做不到？
-
-# %%
-for samples, batch_size in ((3, 2), (10, 1), (12, 1), (4, 2)):
-    made = attempt(sharding.plan, samples, 4, batch_size)
-    print(made if isinstance(made, str) else made.summary(), end="\n\n")
-
-# %% [markdown] lang="en"
 # Fewer samples than ranks, or batches of 1 that do not divide: no plan exists, and the error says so before training begins.
 #
 # ## What balance costs
@@ -236,6 +228,9 @@ for samples, batch_size in ((3, 2), (10, 1), (12, 1), (4, 2)):
 # Five losses, 2 ranks. The true mean is 4. Which mean do the ranks agree on?
 
 # %% [markdown] lang="zh"
+# `DistributedSampler` 做的是填充；`drop_last=True` 时，它丢掉不能被 rank 数整除的部分。
+# `uneven` 什么也不丢，但第 12 步只有 rank 0 在做：它等着永远不会来的梯度。只有 `balance` 两列都是 0，步数又相等。
+#
 # 样本比 rank 少，或者批次大小为 1 又除不尽：不存在这样的计划，而且训练开始之前就会报错。
 #
 # ## balance 的代价
@@ -290,15 +285,15 @@ audit.audit(by_plan, runs=1)
 #
 # ## Stop and resume
 #
-# Now the state. After `break` in the middle of an epoch, how many values must a checkpoint keep to say where the data stands, for
-# any number of ranks, workers and any batch size?
+# Now the state. After `break` in the middle of an epoch, how many values must a checkpoint (the file from
+# which training goes on) keep to say where the data stands, for any number of ranks, workers and any batch size?
 
 # %% [markdown] lang="zh"
 # `len` 是承诺，`steps` 是实际到来的。两组加载器都守信；只有第二组把每个数字图像恰好读一次。
 #
 # ## 停下与恢复
 #
-# 现在看状态。在一轮中间 `break` 之后，检查点要保存几个值，才能说清数据读到了哪里？
+# 现在看状态。在一轮中间 `break` 之后，检查点（checkpoint，以后从中继续训练的文件）要保存几个值，才能说清数据读到了哪里？
 # 要求适用于任意的 rank 数、工作进程（worker）数和批次大小。
 
 # %% tags=["predict"]
@@ -351,36 +346,35 @@ for world, batch_size, stop, workers in ((4, 32, 5, 0), (3, 20, 4, 0), (1, 64, N
 print(facts.Table("three jobs, one epoch", rows))
 print("digits read:", len(total), "| read twice:", sum(times > 1 for times in total.values()), "| never:", size - len(total))
 
+sampler = EpochSampler(size, 32, seed=7)
+for _ in DataLoader(digits, batch_sampler=sampler):  # a plain loop, without follow
+    break
+print(attempt(sampler.state_dict))
+
 # %% [markdown] lang="en"
 # Nothing lost, nothing repeated. The last state is the beginning of epoch 1. Nothing is re-read either: the sampler starts at
 # position 880 at once.
 #
 # Who counts? The loader reads its sampler ahead, so the sampler cannot know what your loop has had. `follow` counts in your loop.
-# A plain loop gets an error in place of a wrong number:
+# The plain loop at the end gets an error in place of a wrong number.
+#
+# ## The same sample, the same noise
+#
+# The indices are right. Is the augmentation? Below each rank starts with seed 0, and each sample draws one number.
+# `Keyed` draws from (seed, epoch, index) instead. A stream has no sampler: there `Sharded` deals the samples out, and with
+# `transform=` it draws from (seed, epoch, position).
 
 # %% [markdown] lang="zh"
 # 什么也没丢，什么也没重复。最后的状态就是第 1 轮的开头。也不用重读：采样器直接从位置 880 开始。
 #
 # 谁来数？加载器会提前读采样器，所以采样器不知道你的循环得到了什么。`follow` 在你的循环里数。
-# 普通循环得到的是一个错误，而不是一个错的数：
-
-# %%
-sampler = EpochSampler(size, 32, seed=7)
-for _ in DataLoader(digits, batch_sampler=sampler):
-    break
-print(attempt(sampler.state_dict))
-
-# %% [markdown] lang="en"
-# ## The same sample, the same noise
+# 末尾的普通循环得到的是一个错误，而不是一个错的数。
 #
-# The indices are right. Is the augmentation? Below each rank starts with seed 0, and each sample draws one number.
-# `Keyed` draws from (seed, epoch, index) instead.
-
-# %% [markdown] lang="zh"
 # ## 同一个样本，同样的噪声
 #
 # 索引没问题了。数据增强呢？下面每个 rank 都用种子 0 开始，每个样本抽一个随机数。
-# `Keyed` 则由（种子，轮，索引）决定抽到什么。
+# `Keyed` 则由（种子、轮次、索引）决定抽到什么。数据流没有采样器，由 `Sharded` 分配样本；给它 `transform=`，
+# 抽到什么就由（种子、轮次、位置）决定。
 
 
 # %%
@@ -403,18 +397,126 @@ def noise_of_1(dataset, world, batch_size, seen=0):
                 return round(numbers[indices.tolist().index(1)].item(), 4)
 
 
+def noise_in_stream(world, chunk, seen=0):
+    for rank in range(world):
+        stream = Sharded(datasets.Numbers(0, 10), rank, world, chunk=chunk, transform=noise, seed=7)
+        stream.load_state_dict({"epoch": 0, "seen": seen, "part": 0, "world": world, "chunk": chunk})
+        for indices, numbers in stream.follow(DataLoader(stream, batch_size=chunk)):
+            if 1 in indices:
+                return round(numbers[indices.tolist().index(1)].item(), 4)
+
+
 print("order:", sharding.order(10, seed=7, epoch=0).tolist())
-runs = {"1 rank": (1, 4), "2 ranks": (2, 2), "3 ranks": (3, 2), "1 rank, resumed": (1, 3, 3)}
+runs = {"1 rank": (1, 4), "2 ranks": (2, 2), "3 ranks": (3, 2), "1 rank, resumed": (1, 3, 1)}
 facts.Table(
     "the number that sample 1 draws in epoch 0",
     [
-        {"run": name, "global generator": noise_of_1(Plain(), *how), "Keyed": noise_of_1(Keyed(range(10), noise), *how)}
+        {
+            "run": name,
+            "global generator": noise_of_1(Plain(), *how),
+            "Keyed": noise_of_1(Keyed(range(10), noise), *how),
+            "Sharded stream": noise_in_stream(*how),
+        }
         for name, how in runs.items()
     ],
 )
 
 # %% [markdown] lang="en"
-# With `Keyed`, sample 1 gets its number whoever reads it, and whenever. In another epoch it gets another.
+# With both, sample 1 gets its number whoever reads it, and whenever. In another epoch it gets another.
+#
+# ## A batch at a time
+#
+# `Batched` reads what a plan asks for at once: a slice where the positions are neighbours. Each sample of the loader is then a whole
+# batch. 2 ranks, batches of 32: how often is the dataset asked for something, sample by sample and batch by batch?
+
+# %% [markdown] lang="zh"
+# 用这两种办法，不管由谁读、何时读，样本 1 都得到同一个数。换一轮，它得到另一个数。
+#
+# ## 一次一批
+#
+# `Batched` 一次读完计划要的东西：位置相邻时就是一个切片（slice）。于是加载器的每个“样本”就是一整个批次。
+# 2 个 rank，每批 32 个：逐个样本和逐个批次，数据集各要回答多少次请求？
+
+# %% tags=["predict"]
+my_guess = ...  # how many requests, batch by batch, over both ranks?
+
+
+class Asked(torch.utils.data.Dataset):
+    def __init__(self, dataset):
+        self.dataset, self.times = dataset, 0
+
+    def __getitem__(self, key):
+        self.times += 1
+        return self.dataset[key]
+
+
+columns = digits.images.unsqueeze(1) / 16, digits.labels  # the whole set as two tensors
+asked = {"sample by sample": Asked(digits), "batch by batch": Asked(Batched(columns))}
+batches = {name: [] for name in asked}
+for rank in (0, 1):
+    one = EpochSampler(size, 32, shuffle=False, rank=rank, world=2)
+    batches["sample by sample"] += one.follow(DataLoader(asked["sample by sample"], batch_sampler=one))
+    many = EpochSampler(size, 32, shuffle=False, rank=rank, world=2)
+    batches["batch by batch"] += many.follow(DataLoader(asked["batch by batch"], sampler=many, batch_size=None))
+alike = all(torch.equal(a, b) for pair in zip(*batches.values(), strict=True) for a, b in zip(*pair, strict=True))
+whole = [
+    DataLoader(Batched(digits.images), sampler=EpochSampler(size, 32, rank=rank, world=2), batch_size=None) for rank in (0, 1)
+]
+print({name: dataset.times for name, dataset in asked.items()}, "| the same batches:", alike)
+print(audit.audit(whole, runs=1).summary())
+exercises.predict(my_guess, torch=asked["batch by batch"].times)
+
+# %% [markdown] lang="en"
+# 46 requests in place of 1437. For tensors, arrays and tables that is most of the time a loader takes.
+# All else is as before: ranks, steps, state, audit.
+#
+# ## On real ranks
+#
+# So far one process played all ranks. Here is a whole training script. Nothing in it names a rank: the process group does.
+# Save it as `training.py`, and it runs on any number of processes and machines:
+#
+# `torchrun --nproc-per-node=2 training.py`
+
+# %% [markdown] lang="zh"
+# 请求从 1437 次变成 46 次。对张量、数组和数据表来说，加载器的时间大多花在这里。
+# 其余照旧：rank、步数、状态、审查。
+#
+# ## 真实的 rank
+#
+# 到目前为止，一个进程扮演了所有 rank。下面是一个完整的训练脚本。里面没有写出任何 rank：由进程组给出。
+# 把它存成 `training.py`，就能在任意数目的进程和机器上运行：
+#
+# `torchrun --nproc-per-node=2 training.py`
+
+# %%
+# %%importable training
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from tutorlib import ranks
+from tutorlib.audit import observe
+from tutorlib.samplers import EpochSampler
+
+
+def one_epoch(samples, batch_size):
+    """What this rank reads in one epoch; at each step all ranks meet, as they do to average gradients."""
+    sampler = EpochSampler(samples, batch_size, seed=7)  # rank and world come from the group
+    loader = DataLoader(range(samples), batch_sampler=sampler)
+    for _ in sampler.follow(loader):
+        dist.barrier()  # would wait for ever if a rank had fewer steps
+    sampler.set_epoch(0)
+    return observe(loader)
+
+
+if __name__ == "__main__":
+    with ranks.here() as place:  # joins the group that torchrun describes
+        print(place, one_epoch(10, 2).keys())
+
+# %%
+audit.audit(ranks.run(one_epoch, 10, 2, world=2), expected=10).require()
+
+# %% [markdown] lang="en"
+# `ranks.run` started two new processes on this machine, which met at every step, and each returned what it had read.
 #
 # ## Six suspects
 #
@@ -424,7 +526,7 @@ facts.Table(
 # How many of the six are without fault? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
-# 用 `Keyed` 时，不管由谁读、何时读，样本 1 都得到同一个数。换一轮，它得到另一个数。
+# `ranks.run` 在本机启动了两个新进程，它们每一步都会合，各自返回读到的东西。
 #
 # ## 六个嫌疑对象
 #
@@ -460,26 +562,22 @@ rows = [
     for name, one in found.items()
 ]
 print(facts.Table("9 samples, 2 ranks, batches of at most 4", rows))
-exercises.predict(my_guess, torch=sum(bool(one.exactly_once and one.equal_steps and one.same_order) for one in found.values()))
-
-# %% [markdown] lang="en"
-# Put the check into your own tests: `audit.audit(build).require()`. A faultless loader passes; any other fails with its faults:
-
-# %% [markdown] lang="zh"
-# 把这项检查放进你自己的测试：`audit.audit(build).require()`。没有错的加载器通过，其他的报出错误：
-
-# %%
 for name, one in found.items():
     verdict = attempt(one.require)
     print(f"{name}: {verdict if isinstance(verdict, str) else 'passed'}")
+exercises.predict(my_guess, torch=sum(bool(one.exactly_once and one.equal_steps and one.same_order) for one in found.values()))
 
 # %% [markdown] lang="en"
+# Put the check into your own tests: `audit.audit(build).require()`. A faultless loader passes; any other fails with its faults.
+#
 # ## Explore: the plan
 #
 # Each picture is a real plan. `x2` marks a position that is read again; what nobody reads stands below.
 # Two things to change: go through the five settings of **remainder**; then set **samples** to 3 and read the message.
 
 # %% [markdown] lang="zh"
+# 把这项检查放进你自己的测试：`audit.audit(build).require()`。没有错的加载器通过，其他的报出错误。
+#
 # ## 动手探索：计划
 #
 # 每张图都是一份真实的计划。`x2` 表示再读一次的位置；没人读的列在下面。
@@ -666,12 +764,14 @@ print("read in epochs 0, 1, 2:", [read[epoch] for epoch in range(3)])
 # | `not every sample came exactly once` | an audit with `require()` | Six suspects |
 # | no message, an epoch read again | `range(epochs)` after a resume | Bug hunt |
 #
-# What next: lesson [19](19_checkpoint.ipynb), which keeps this state beside the model.
+# What next: lesson [16](16_state_dict.ipynb) begins the second half, how a model is kept in a file; lesson
+# [19](19_checkpoint.ipynb) keeps this state beside the model.
+# An extra: lesson [30](30_real_sources.ipynb), files, servers and logs.
 
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# 顺序由种子和轮决定，计划分配顺序里的位置，读过的样本数说明运行到了哪里。
+# 顺序由种子和轮次决定，计划分配顺序里的位置，读过的样本数说明运行到了哪里。
 # 平衡的计划让每个样本恰好一次、步数相等，小批次的损失用权重纠正。
 # 加载器究竟做了什么，要靠审查来发现。
 #
@@ -684,7 +784,8 @@ print("read in epochs 0, 1, 2:", [read[epoch] for epoch in range(3)])
 # | `not every sample came exactly once` | 审查时用了 `require()` | 六个嫌疑对象 |
 # | 没有报错，一轮读了两遍 | 恢复之后写 `range(epochs)` | 找错 |
 #
-# 下一步：第 [19](19_checkpoint.ipynb) 课，把这个状态和模型存在一起。
+# 下一步：第 [16](16_state_dict.ipynb) 课开始课程的后一半，模型怎样存进文件；第 [19](19_checkpoint.ipynb) 课把这个状态和模型存在一起。
+# 选学：第 [30](30_real_sources.ipynb) 课，文件、服务器和日志。
 
 # %%
 exercises.progress("15")

@@ -22,7 +22,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | a training loop, lesson [01](01_dataloader.ipynb) | 60 | Saving and Loading a General Checkpoint | [简体中文](../zh/19_checkpoint.ipynb) |
+# | a training loop, lessons [10](10_start_methods.ipynb) and [15](15_exactly_once.ipynb) | 60 | Saving and Loading a General Checkpoint | [简体中文](../zh/19_checkpoint.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -33,7 +33,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 写过训练循环，第 [01](01_dataloader.ipynb) 课 | 60 | Saving and Loading a General Checkpoint | [English](../en/19_checkpoint.ipynb) |
+# | 写过训练循环，第 [10](10_start_methods.ipynb)、[15](15_exactly_once.ipynb) 课 | 60 | Saving and Loading a General Checkpoint | [English](../en/19_checkpoint.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -63,6 +63,7 @@ from torch.utils.data import DataLoader
 
 from tutorlib import checkpoint, datasets, exercises, facts, pictures, widgets
 
+# %load_ext tutorlib.cells
 digits = datasets.digits("train")
 images, labels = next(iter(DataLoader(digits, batch_size=len(digits))))
 room = tempfile.TemporaryDirectory()  # removed when the kernel ends
@@ -346,14 +347,90 @@ widgets.explore(
 # With model, optimizer and random state, the resumed training is bit-equal. The notes save only the first two.
 # With shuffled data or dropout, their recipe gives another training.
 #
+# ## Everything, in a new process
+#
+# A real training has more parts: a scheduler, a gradient scaler, a moving average of the weights, and a place in the data.
+# `checkpoint.Batches` makes a part of a loader: `next(data)` gives a batch, and the state says which one comes next.
+#
+# A new process knows only what it can import. So this cell becomes a module, as in lesson [10](10_start_methods.ipynb).
+
+# %% [markdown] lang="zh"
+# 有了模型、优化器和随机状态，恢复后的训练逐位相同。笔记只保存前两样。
+# 一旦数据打乱或有 dropout，照它的做法得到的就是另一次训练。
+#
+# ## 全部部分，在新进程里
+#
+# 真实的训练还有更多部分：学习率调度器（scheduler）、梯度缩放器（gradient scaler）、权重的滑动平均、数据读到了哪里。
+# `checkpoint.Batches` 把加载器变成一个部分：`next(data)` 给出一个批次，状态记着接下来是哪一个。
+#
+# 新进程只认识它能导入的东西。所以这个单元格成为一个模块，与第 [10](10_start_methods.ipynb) 课相同。
+
+# %%
+# %%importable whole_training
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from tutorlib import checkpoint, datasets
+from tutorlib.samplers import EpochSampler
+
+
+def make_whole():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.2), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    digits = datasets.digits("train")
+    sampler = EpochSampler(len(digits), batch_size=256, seed=1)
+    return {
+        "model": model,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, step_size=5),
+        "scaler": torch.amp.GradScaler("cpu"),
+        "averaged": AveragedModel(model),
+        "data": checkpoint.Batches(sampler, DataLoader(digits, batch_sampler=sampler)),
+        "random": checkpoint.RandomState(),
+    }
+
+
+def whole_step(model, optimizer, scheduler, scaler, averaged, data, random):
+    images, labels = next(data)
+    loss = nn.functional.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    scheduler.step()
+    averaged.update_parameters(model)
+    return loss.item()
+
+
+# %% [markdown] lang="en"
+# The first half runs here, the second in a new process. Which of the seven parts may be forgotten without harm?
+
+# %% [markdown] lang="zh"
+# 前一半在这里运行，后一半在新进程里。七个部分中，忘掉哪些也无妨？
+
+# %% tags=["predict", "claim:CK-01"]
+my_guess = ...  # a set of names, for example {"scaler"}, or set() if all are needed
+
+whole = checkpoint.resume_proof(make_whole, whole_step, k=4, m=6, process="new")
+print(whole)
+exercises.predict(my_guess, torch=set(whole.runs[0].equal) - set(whole.needed))
+
+# %% [markdown] lang="en"
+# The scaler changes no bit here: its scale is a power of two. With float16 a fresh scaler skips steps, so save it.
+# Forget the average, and no loss tells you: only the averaged weights are others.
+# Copy this cell with a `make` and a `step` of your own.
+#
 # ## A crash while saving
 #
 # Training overwrites its checkpoint again and again. The machine may die in the middle of it.
 # Four times a real process is killed while it writes. After how many kills is the checkpoint lost with `torch.save`?
 
 # %% [markdown] lang="zh"
-# 有了模型、优化器和随机状态，恢复后的训练逐位相同。笔记只保存前两样。
-# 一旦数据打乱或有 dropout，照它的做法得到的就是另一次训练。
+# 缩放器在这里一位都不影响：它的倍数是 2 的幂。用 float16 时，新的缩放器会跳过几步，所以也要保存。
+# 忘了滑动平均，损失不会有任何变化：只是平均后的权重不同了。
+# 换成你自己的 `make` 和 `step`，再运行这个单元格。
 #
 # ## 保存途中崩溃
 #
@@ -504,8 +581,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `SyntaxError` | three dots inside a dictionary | Saving: one dictionary, one file |
 # | `loss is a numpy.float64, which load would refuse` | a NumPy number in the checkpoint | A crash while saving |
 #
-# What next: back to the map in lesson [00](00_start.ipynb). `tutorlib claims --section "General Checkpoint"` lists what
-# you proved here.
+# What next: lesson [20](20_several_models.ipynb), with several models in one file, and the best and the latest checkpoint.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -520,7 +596,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `SyntaxError` | 字典里的省略号 | 保存：一个字典，一个文件 |
 # | `loss is a numpy.float64, which load would refuse` | 检查点里有 NumPy 的数 | 保存途中崩溃 |
 #
-# 下一步：回到第 [00](00_start.ipynb) 课看地图。`tutorlib claims --section "General Checkpoint"` 列出你在本课证明过的论断。
+# 下一步：第 [20](20_several_models.ipynb) 课，一个文件存多个模型，以及最佳与最新的检查点。
 
 # %%
 exercises.progress("19")

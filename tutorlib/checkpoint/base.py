@@ -85,7 +85,8 @@ def numel(value: Any) -> int:
 def memory_of(value: Any) -> tuple[object, ...] | None:
     if shape_of(value) is None or value.layout is not torch.strided or value.numel() == 0:
         return None
-    where = value.untyped_storage()._cdata if value.is_meta else value.data_ptr()
+    without = value.is_meta or hasattr(value, "fake_mode")  # memory, of which there would be an address
+    where = value.untyped_storage()._cdata if without else value.data_ptr()
     return value.device, where, value.dtype, tuple(value.shape), value.stride()
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from tutorlib.checkpoint.base import CheckpointError, an, first_line, is_part, same, state_of
+from tutorlib.checkpoint.base import CheckpointError, an, differences, first_line, is_part, same, state_of
 from tutorlib.checkpoint.reading import load
 from tutorlib.checkpoint.resuming import RandomState, resume
 from tutorlib.checkpoint.saving import save
@@ -94,12 +96,15 @@ def overwrite_killed(*saves: Callable[..., Any], times: int = 4, size: int = 1_0
 
 
 def _importable(function: Callable[..., Any]) -> None:
-    name = getattr(function, "__qualname__", "")
-    main = sys.modules["__main__"]
-    if "<lambda>" in name or "<locals>" in name or (function.__module__ == "__main__" and not hasattr(main, "__file__")):
-        raise TypeError(
-            f"a new process cannot import {name or function!r}: define it in a module, or in a cell under %%importable"
-        )
+    """A TypeError for what a new process could not import: a lambda, a function in a function or of an ordinary cell."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    alone = getattr(inner, "__module__", "") == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    if not alone and "<lambda>" not in name and "<locals>" not in name:
+        with contextlib.suppress(Exception):  # whatever a pickle's protocol raises, the answer is the same
+            pickle.dumps(function)
+            return
+    raise TypeError(f"a new process cannot import {name!r}: define it in a module, or in a cell under %%importable")
 
 
 def _overwrite_all(saves: Sequence[Callable[..., Any]], times: int, size: int, folder: str, answer: Any) -> None:
@@ -182,43 +187,77 @@ def _left(path: Path, size: int) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of `resume_proof`: its losses, the first step that differs from the straight run, and the parts that do not."""
+    """One run of `resume_proof`: its losses, the first step that differs from the straight run, and the parts that do not.
+
+    `lost` says where a part, right after it was resumed, was not what had been saved.
+    """
 
     name: str
     losses: tuple[float, ...]
     first: int | None
     equal: Mapping[str, bool]
+    lost: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        return self.first is None and all(self.equal.values())
+
+
+_RESUMED, _ANEW, _RANDOM = "resumed", "resumed in a new process", "resumed, random state too"
+_WITHOUT = "without "
 
 
 @dataclass(frozen=True, repr=False)
 class ResumeProof(Facts):
     """Whether training resumed from a checkpoint is the training that was never stopped; one row for each run.
 
-    `runs[0]` went straight, `runs[1]` was resumed with all parts, each further one with one part forgotten. `equal` says
-    whether the resumed run is bit-equal; `needed` names the parts whose absence changes a loss or another part.
+    `runs` are the straight one, those resumed with all parts, and for each part one in which it was forgotten. `equal` says
+    whether the resumed runs are bit-equal; if not, `forgotten` says what was. `needed` names the parts whose absence
+    changes a loss, another part, or the model that the part is.
     """
 
     k: int
     m: int
     runs: tuple[Run, ...]
+    models: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        return self.runs[1].first is None and all(self.runs[1].equal.values())
+        return all(run.same for run in self.runs[1:] if not run.name.startswith((_WITHOUT, _RANDOM)))
 
     @property
     def needed(self) -> tuple[str, ...]:
         changed = []
-        for run in self.runs[2:]:
-            part = run.name.removeprefix("without ")
-            if run.first is not None or not all(same for name, same in run.equal.items() if name != part):
+        for run in self.runs:
+            part = run.name.removeprefix(_WITHOUT)
+            if run.name == part:
+                continue
+            if run.first is not None or not all(same for name, same in run.equal.items() if name != part or name in self.models):
                 changed.append(part)
         return tuple(changed)
 
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """What the resumed runs lacked, as far as it can be told; empty if they are equal."""
+        if self.equal:
+            return ()
+        runs = {run.name: run for run in self.runs}
+        if runs[_RESUMED].lost:
+            return runs[_RESUMED].lost
+        if _RANDOM in runs and runs[_RANDOM].same:
+            return ("the random state: make() needs random=checkpoint.RandomState()",)
+        if runs[_RESUMED].same:
+            return runs[_ANEW].lost or ("a state of the process that is in no part (a global variable, a default of torch)",)
+        different = ", ".join(name for name, equal in runs[_RESUMED].equal.items() if not equal)
+        return (f"a state that is in no state_dict(); different in the end: {different or 'no part'}",)
+
     def summary(self) -> str:
         verdict = "bit-equal" if self.equal else "not equal"
-        text = f"{self.k} steps, save, resume, {self.m} steps against {self.k + self.m} steps straight: {verdict}"
-        return f"{text}; needed: {', '.join(self.needed)}" if self.needed else text
+        where = ", also in a new process" if any(run.name == _ANEW for run in self.runs) and self.equal else ""
+        text = f"{self.k} steps, save, resume, {self.m} steps against {self.k + self.m} steps straight: {verdict}{where}"
+        for word, found in (("forgotten", self.forgotten), ("needed", self.needed)):
+            text += f"; {word}: {', '.join(found)}" if found else ""
+        return text
 
     def rows(self) -> list[dict[str, object]]:
         return [{"run": run.name, "first different step": run.first, **run.equal} for run in self.runs[1:]]
@@ -231,7 +270,7 @@ class ResumeProof(Facts):
                 "cells": [
                     {
                         "text": f"{loss:.2f}",
-                        "state": "" if run is self.runs[0] else "same" if loss == straight[i] else "different",
+                        "state": "" if run is self.runs[0] else "same" if same(loss, straight[i]) else "different",
                     }
                     for i, loss in enumerate(run.losses)
                 ],
@@ -242,7 +281,13 @@ class ResumeProof(Facts):
 
 
 def resume_proof(
-    make: Callable[[], Mapping[str, Any]], step: Callable[..., Any], k: int = 3, m: int = 3, *, seed: int = 0
+    make: Callable[[], Mapping[str, Any]],
+    step: Callable[..., Any],
+    k: int = 3,
+    m: int = 3,
+    *,
+    seed: int = 0,
+    process: str = "same",
 ) -> ResumeProof:
     """Train k + m steps straight, and k steps, save, fresh parts, resume, m steps: is it the same, bit for bit?
 
@@ -250,8 +295,15 @@ def resume_proof(
     Then once more with each part forgotten, to see which of them matter. Fresh parts are made under another random seed,
     as in a new process. The random state of the caller is left as it was. Steps are counted from 0.
 
-    Raises `CheckpointError` when the step does not repeat itself from the same seed, or a part cannot be saved or resumed.
-    Claims: CK-01, CK-02.
+    `process="new"` does the second half in a new process as well, which finds what the first one keeps outside of the
+    parts; the runs with a part forgotten are all done there. It imports torch, which takes seconds, and `make` and `step`:
+    they must live in a module, or in a cell under %%importable.
+
+    When the resumed training differs, `.forgotten` says what is missing: a part that comes back incomplete, the random
+    state, a state of the process.
+
+    Raises `CheckpointError` when the step does not repeat itself from the same seed, a part cannot be saved or resumed, or
+    the new process fails; `TypeError` for functions that it cannot import. Claims: CK-01, CK-02.
 
     >>> def make():
     ...     model = torch.nn.Linear(2, 1)
@@ -271,35 +323,134 @@ def resume_proof(
     """
     if k < 1 or m < 1:
         raise ValueError(f"resume_proof needs at least one step before and after the stop, found k={k} and m={m}")
+    if process not in ("same", "new"):
+        raise ValueError(f"process is {process!r}, expected 'same' or 'new'")
+    if process == "new":
+        for function in (make, step):
+            _importable(function)
     caller = RandomState().state_dict()
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return _proof(make, step, k, m, seed, Path(folder) / "proof.pt")
+            return _proof(make, step, k, m, seed, Path(folder), process == "new")
     finally:
         RandomState().load_state_dict(caller)
 
 
-def _proof(make: Callable[[], Mapping[str, Any]], step: Callable[..., Any], k: int, m: int, seed: int, path: Path) -> ResumeProof:
+class _Half(NamedTuple):
+    """What the second half of a run gave: its losses, the final states, and what did not come back when it was resumed."""
+
+    losses: tuple[float, ...]
+    final: dict[str, Any]
+    lost: tuple[str, ...]
+
+
+def _proof(
+    make: Callable[[], Mapping[str, Any]], step: Callable[..., Any], k: int, m: int, seed: int, folder: Path, anew: bool
+) -> ResumeProof:
     straight, parts = _steps(make, step, k + m, seed)
     wanted = _final(parts)
+    models = tuple(name for name, part in parts.items() if isinstance(part, torch.nn.Module))
     before, parts = _steps(make, step, k, seed)
     for number, (a, b) in enumerate(zip(straight, before, strict=False)):
         if not same(a, b):
             raise CheckpointError(
                 f"step {number} gives another loss each time, from the same seed: make() or step() keeps a state"
             )
-    save(path, **parts)
+    save(folder / "proof.pt", **parts, **{_HIDDEN: RandomState()})
+    del parts
 
-    runs = [Run("straight", straight, None, dict.fromkeys(wanted, True))]
-    for name, forgotten in [("resumed", None), *((f"without {part}", part) for part in wanted)]:
-        _seed(seed + 1)
-        parts = _made(make)
-        resume(path, **{part: parts[part] for part in parts if part != forgotten})
-        losses = before + tuple(_loss(step, parts) for _ in range(m))
+    def judged(name: str, half: _Half) -> Run:
+        losses = before + half.losses
         first = next((i for i, (a, b) in enumerate(zip(losses, straight, strict=True)) if not same(a, b)), None)
-        final = _final(parts)
-        runs.append(Run(name, losses, first, {part: same(final[part], wanted[part]) for part in wanted}))
-    return ResumeProof(k, m, tuple(runs))
+        return Run(name, losses, first, {part: same(half.final[part], wanted[part]) for part in wanted}, half.lost)
+
+    forgetting: list[str | None] = list(wanted)
+    runs = [Run("straight", straight, None, dict.fromkeys(wanted, True))]
+    runs.append(judged(_RESUMED, _second_half(make, step, m, seed, folder, None)))
+    if not runs[1].same:
+        again = judged(_RANDOM, _second_half(make, step, m, seed, folder, None, random_too=True))
+        runs += [again] if again.same else []
+    halves: Iterator[_Half]
+    if anew:
+        halves = _in_a_new_process(make, step, m, seed, folder, [None, *forgetting])
+        runs.append(judged(_ANEW, next(halves)))
+    else:
+        halves = (_second_half(make, step, m, seed, folder, part) for part in forgetting)
+    runs += [judged(f"{_WITHOUT}{part}", half) for part, half in zip(forgetting, halves, strict=True)]
+    return ResumeProof(k, m, tuple(runs), models)
+
+
+_HIDDEN = "the random state, saved by the proof"
+
+
+def _second_half(
+    make: Callable[[], Any],
+    step: Callable[..., Any],
+    m: int,
+    seed: int,
+    folder: Path,
+    without: str | None,
+    random_too: bool = False,
+) -> _Half:
+    """Fresh parts, all but one resumed, and the m steps after the stop."""
+    path = folder / "proof.pt"
+    _seed(seed + 1)
+    parts = _made(make)
+    chosen = {name: part for name, part in parts.items() if name != without}
+    if random_too:
+        chosen[_HIDDEN] = RandomState()
+    lost: list[str] = []
+    if chosen:
+        resume(path, **chosen)
+        if without is None:
+            saved = load(path)
+            for name, part in parts.items():
+                lost += differences(state_of(name, part), saved[name], name)
+    losses = tuple(_loss(step, parts) for _ in range(m))
+    return _Half(losses, _final(parts), tuple(f"{text} after resume" for text in lost[:3]))
+
+
+def _in_a_new_process(
+    make: Callable[[], Any], step: Callable[..., Any], m: int, seed: int, folder: Path, forgetting: Sequence[str | None]
+) -> Iterator[_Half]:
+    """The second halves, one after the other, in one process that knows nothing of this one but its files."""
+    context = multiprocessing.get_context("spawn")
+    answer, asked = context.Pipe(duplex=False)
+    work = (make, step, m, seed, folder, forgetting, torch.get_num_threads(), asked)
+    process = context.Process(target=_all_second_halves, args=work)
+    failure: str | None = None
+    try:
+        process.start()
+        asked.close()
+        with contextlib.suppress(EOFError):
+            failure = answer.recv()
+        process.join(10)
+    finally:
+        if process.is_alive():  # we were interrupted, or threads of the step keep it
+            process.terminate()
+            process.join()
+        asked.close()
+        answer.close()
+    if failure is None:
+        failure = f"it ended without a result (exit code {process.exitcode})"
+    if failure:
+        raise CheckpointError(f"the new process failed: {failure}")
+    for number in range(len(forgetting)):
+        found = load(folder / f"{number}.pt")
+        yield _Half(tuple(found["losses"]), found["final"], tuple(found["lost"]))
+
+
+def _all_second_halves(
+    make: Any, step: Any, m: int, seed: int, folder: Path, forgetting: Sequence[str | None], threads: int, answer: Any
+) -> None:
+    torch.set_num_threads(threads)  # sums are split among threads, which shows in their last bit
+    try:
+        for number, without in enumerate(forgetting):
+            half = _second_half(make, step, m, seed, folder, without)
+            save(folder / f"{number}.pt", losses=list(half.losses), final=half.final, lost=list(half.lost))
+        answer.send("")
+    except BaseException as error:
+        answer.send(f"{type(error).__name__}: {first_line(error)}")
 
 
 def _steps(make: Callable[[], Any], step: Callable[..., Any], number: int, seed: int) -> tuple[tuple[float, ...], dict[str, Any]]:

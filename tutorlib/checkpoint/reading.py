@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,8 +15,9 @@ from typing import Any, BinaryIO
 import torch
 
 from tutorlib import archive
-from tutorlib.checkpoint.base import AnyPath, CheckpointError, counted, first_line, quoted
-from tutorlib.facts import Facts
+from tutorlib.checkpoint.base import AnyPath, CheckpointError, an, counted, first_line, quoted
+from tutorlib.checkpoint.places import local_path
+from tutorlib.facts import Facts, Table
 
 
 def load(path: AnyPath, *, map_location: Any = "cpu", verify: bool = True) -> Any:
@@ -22,7 +25,8 @@ def load(path: AnyPath, *, map_location: Any = "cpu", verify: bool = True) -> An
 
     All tensors come to `map_location` (the CPU unless told otherwise), so a file saved on a GPU loads anywhere. Always
     `weights_only`, whatever the environment says. `verify` holds every byte against the checksums in the file; torch
-    does not look at them. A file that holds something else than a dictionary gives that.
+    does not look at them. A file that holds something else than a dictionary gives that. A safetensors file, known by its
+    content, gives a state_dict; it has no checksums, so only its header and its length are verified.
 
     Raises `FileNotFoundError`; `CheckpointError` for a file that is cut off or damaged, that names functions or classes
     to be run (each is named, with the choices), or whose checksums are missing. Claims: SL-02, SL-10, CK-08.
@@ -50,7 +54,8 @@ def _beside_it(path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def opened(path: AnyPath) -> Iterator[BinaryIO]:
-    if Path(path).is_dir():
+    path = local_path(path)
+    if path.is_dir():
         raise CheckpointError(f"{quoted(path)} is a folder, expected a checkpoint file")
     try:
         file = Path(path).open("rb")  # noqa: SIM115 (closed below, where its errors are not a missing file's)
@@ -63,22 +68,105 @@ def opened(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def read(path: AnyPath, map_location: Any, verify: bool) -> Any:
+    if not (map_location is None or isinstance(map_location, (str, torch.device, dict)) or callable(map_location)):
+        raise TypeError(f"map_location is {an(map_location)}, expected a device such as 'cpu', a dictionary or a function")
     # One open file for the check and for the reading: what was verified is what is read, even if the name is replaced.
     with opened(path) as file:
         if verify:
-            if file.read(4) != b"PK\3\4":
-                raise CheckpointError(
-                    f"{quoted(path)} cannot be verified: it is damaged or no zip file; "
-                    "files of torch before 1.6 have no checksums: load(path, verify=False)"
-                )
-            try:
-                archive.verify(file)
-            except (archive.Damaged, struct.error, ValueError, OSError) as error:
-                raise CheckpointError(
-                    f"{quoted(path)} is damaged: {error}: take an earlier copy, or look at it with load(path, verify=False)"
-                ) from None
-            file.seek(0)
-        return _unpickle(path, file, map_location)
+            verified(path, file)
+        return read_open(path, file, map_location)
+
+
+def verified(path: AnyPath, file: BinaryIO) -> None:
+    """Hold every byte of the file against its checksums; of a safetensors file, which has none, the header."""
+    file.seek(0)
+    if file.read(4) != b"PK\3\4" and not archive.is_safetensors(file):
+        raise CheckpointError(
+            f"{quoted(path)} cannot be verified: it is damaged or no zip file; "
+            "files of torch before 1.6 have no checksums: load(path, verify=False)"
+        )
+    try:
+        archive.verify(file)
+    except (archive.Damaged, struct.error, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{quoted(path)} is damaged: {error}: take an earlier copy, or look at it with load(path, verify=False)"
+        ) from None
+
+
+def read_open(path: AnyPath, file: BinaryIO, map_location: Any) -> Any:
+    file.seek(0)
+    if archive.is_safetensors(file):
+        return _safetensors(path, file, map_location)
+    file.seek(0)
+    return _unpickle(path, file, map_location)
+
+
+VERSIONS = "tutorlib.versions"  # under this name of a safetensors file's metadata, `_metadata` travels
+
+
+def _safetensors(path: AnyPath, file: BinaryIO, map_location: Any) -> OrderedDict[str, torch.Tensor]:
+    """A state_dict: the tensors under all their names, and the modules' versions if `save_weights` wrote it."""
+    try:
+        found = archive.structure(file)
+        here = made(file, found, found.root.values())
+    except Exception as error:
+        raise CheckpointError(f"{quoted(path)} cannot be read: {type(error).__name__}: {first_line(error)}") from error
+    moved = {id(tensor): _moved(tensor, map_location) for tensor in here}
+    state = OrderedDict(zip(found.root, (moved[id(tensor)] for tensor in here), strict=True))
+    with contextlib.suppress(ValueError, AttributeError, TypeError):  # somebody else's note under our name
+        versions = json.loads(found.values.get(f"metadata.{VERSIONS}", "null"))
+        if isinstance(versions, dict):
+            state._metadata = OrderedDict((name, dict(entry)) for name, entry in versions.items())  # type: ignore[attr-defined]
+    return state
+
+
+def _moved(tensor: torch.Tensor, map_location: Any) -> torch.Tensor:
+    """To where torch.load would bring a tensor that was saved on the CPU."""
+    if isinstance(map_location, dict):
+        map_location = map_location.get("cpu")
+    elif callable(map_location):
+        found = map_location(tensor.untyped_storage(), "cpu")
+        map_location = None if found is None else found.device
+    return tensor if map_location is None else tensor.to(map_location)
+
+
+def over(storage: torch.UntypedStorage, view: archive.View, skipped: int) -> torch.Tensor:
+    """The tensor over a storage from which the first `skipped` bytes were left out."""
+    dtype = getattr(torch, view.dtype)
+    empty = torch.empty(0, dtype=dtype, device=storage.device)
+    return empty.set_(storage, view.offset - skipped // dtype.itemsize, view.size, view.stride)  # type: ignore[call-overload]
+
+
+def memory_as_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor of the CPU, to write to."""
+    flat = torch.empty(0, dtype=torch.uint8)
+    flat.set_(tensor.untyped_storage(), tensor.storage_offset() * tensor.itemsize, (tensor.nbytes,), (1,))  # type: ignore[call-overload]
+    return memoryview(flat.numpy())  # type: ignore[arg-type]
+
+
+def made(file: BinaryIO, found: archive.Structure, views: Iterable[archive.View]) -> list[torch.Tensor]:
+    """Tensors of their own memory; those that share a storage in the file share memory, of which only the part is read."""
+    views = list(views)
+    parts: dict[str, tuple[int, int]] = {}
+    for view in views:
+        low, high = archive.reach(view)
+        before = parts.get(view.storage.key, (low, high))
+        parts[view.storage.key] = min(low, before[0]) // 16 * 16, max(high, before[1])
+    storages = {}
+    for key, (low, high) in parts.items():
+        memory = torch.empty(high - low, dtype=torch.uint8)
+        if high > low:
+            archive.read_into(file, archive.begin(file, found.places[key]) + low, memory_as_bytes(memory))
+        storages[key] = memory.untyped_storage()
+    tensors: dict[int, torch.Tensor] = {}
+    for view in views:
+        if id(view) not in tensors:
+            low = parts[view.storage.key][0] if archive.reach(view)[1] else view.offset * getattr(torch, view.dtype).itemsize
+            tensor = over(storages[view.storage.key], view, low)
+            if view.parameter:
+                tensor = torch.nn.Parameter(tensor, requires_grad=view.requires_grad)
+            tensors[id(view)] = tensor.requires_grad_(view.requires_grad)
+    return [tensors[id(view)] for view in views]
 
 
 def _unpickle(path: AnyPath, file: BinaryIO, map_location: Any) -> Any:
@@ -95,13 +183,15 @@ def _unpickle(path: AnyPath, file: BinaryIO, map_location: Any) -> Any:
         raise CheckpointError(f"{quoted(path)} cannot be read: {type(error).__name__}: {reason}") from error
 
 
-def refused(file: BinaryIO) -> list[str]:
-    """The functions and classes that the file names and that torch does not admit."""
+def refused(file: BinaryIO, named: Sequence[str] = ()) -> list[str]:
+    """The functions and classes that the file names and that torch does not admit; `named` are all, where torch cannot look."""
     try:
         file.seek(0)
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))  # type: ignore[arg-type]
-    except Exception:  # an older form of file, or none at all
-        return []
+    except Exception:  # from before torch 1.6, or no torch file at all
+        from torch._weights_only_unpickler import _get_allowed_globals, _get_user_allowed_globals
+
+        return sorted({*named} - {*_get_allowed_globals(), *_get_user_allowed_globals()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,6 +243,31 @@ class Inspection(Facts):
             for t in self.tensors
         ]
 
+    def details(self) -> str:
+        """All of it as text: the tensors with their devices, then what is shared, plain values and names."""
+        rows = [{**row, "device": t.device} for row, t in zip(self.rows(), self.tensors, strict=True)]
+        parts = [str(Table(self.summary(), rows))]
+        parts += [f"share one storage: {', '.join(keys)}" for keys in self.shared]
+        if self.values:
+            parts.append(str(Table("plain values", [{"key": key, "value": value} for key, value in self.values.items()])))
+        if self.globals:
+            names = [{"name": name, "load": "refuses it" if name in self.refused else "admits it"} for name in self.globals]
+            parts.append(str(Table("functions and classes that it names", names)))
+        return "\n\n".join(parts)
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        return {
+            "size": self.size,
+            "stored": self.stored,
+            "wasted": self.wasted,
+            "tensors": [{**row, "device": t.device} for row, t in zip(self.rows(), self.tensors, strict=True)],
+            "shared": self.shared,
+            "values": self.values,
+            "globals": self.globals,
+            "refused": self.refused,
+        }
+
     def bars(self) -> dict[str, object]:
         shared = {key: keys for keys in self.shared for key in keys}
         return {
@@ -176,8 +291,9 @@ def _wasted(group: Sequence[archive.TensorEntry]) -> int:
 def inspect(path: AnyPath) -> Inspection:
     """Say what is in a checkpoint without building a tensor or running anything: only its directory and structure are read.
 
-    Works for files that `load` refuses, too: whole models, crafted files. Raises `FileNotFoundError`, and
-    `CheckpointError` for a file that is cut off, damaged or not a zip file. Claims: SL-01, SL-10.
+    Works for files that `load` refuses, too: whole models, crafted files; for files from before torch 1.6, and for
+    safetensors files, whose metadata are values. Raises `FileNotFoundError`, and `CheckpointError` for a file that is cut
+    off, damaged or something else. Claims: SL-01, SL-10.
 
     >>> import tempfile
     >>> from tutorlib.checkpoint import save
@@ -193,10 +309,10 @@ def inspect(path: AnyPath) -> Inspection:
         try:
             size = file.seek(0, os.SEEK_END)
             found = archive.structure(file)
+            names = [] if found.simple else refused(file, found.names)
         except archive.Damaged as error:
             raise CheckpointError(f"{quoted(path)} cannot be inspected: {error}") from None
         except Exception as error:
             text = f"{type(error).__name__}: {first_line(error)}"
             raise CheckpointError(f"{quoted(path)} cannot be inspected: its structure is damaged: {text}") from error
-        names = refused(file)
     return Inspection(Path(path), found.tensors, found.values, found.names, tuple(names), size)

@@ -6,7 +6,7 @@ import copy
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,16 +39,19 @@ class Resumed(Facts):
     """What `resume` put back: one row for each name in the file. `values` holds what no part took, such as the epoch.
 
     `changed` are the settings of optimizers that the file replaced: a learning rate given to the constructor is gone.
+    `skipped` are the files that a `Keeper` passed over because they are not whole.
     """
 
     path: Path
     parts: tuple[tuple[str, str, int, str], ...]
     values: Mapping[str, Any]
     changed: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     def summary(self) -> str:
         taken = sum(1 for part in self.parts if part[3].startswith("resumed"))
-        return f"{counted(taken, 'part')} resumed, {counted(len(self.values), 'value')} given back"
+        text = f"{counted(taken, 'part')} resumed, {counted(len(self.values), 'value')} given back"
+        return "; ".join([text, *(f"skipped {file}" for file in self.skipped)])
 
     def rows(self) -> list[dict[str, object]]:
         return [{"part": name, "kind": kind, "tensors": tensors, "outcome": how} for name, kind, tensors, how in self.parts]
@@ -141,6 +144,8 @@ def _planned(name: str, part: Any, state: Any, notes: Mapping[str, Any], parts: 
         found = [f"{name}.{text}" for text in report.problems()]
         if found and report.suggestion:
             found.insert(0, f"{name}: {report.suggestion}")
+        empty = [key for key, value in part.state_dict().items() if getattr(value, "is_meta", False)]
+        found += [f"{name}.{key} is on the meta device and has no memory: {name}.to_empty(device='cpu')" for key in empty[:1]]
         problems.extend(found)
         state = _with_tied(state, part, report)
     elif isinstance(part, torch.optim.Optimizer):
@@ -191,6 +196,8 @@ def _optimizer(
         order = list(range(len(ids)))
         written: list[tuple[str, Any]] = notes[number] if notes else [("", None) for _ in ids]
         ours, theirs = [names.get(id(p), "") for p in live["params"]], [label for label, _ in written]
+        if not (all(ours) and all(theirs)) and "param_names" in live and _are_names(group.get("param_names"), len(ids)):
+            ours, theirs = live["param_names"], group["param_names"]  # both optimizers were made from named_parameters()
         if all(ours) and all(theirs) and ours != theirs:
             if sorted(ours) != sorted(theirs):
                 only = sorted(set(theirs) ^ set(ours))
@@ -207,9 +214,16 @@ def _optimizer(
                 problems.extend(_misfits(label, part, parameter, kept))
             if kept is not None:
                 reordered[position + index] = kept
-        new_groups.append({**group, "params": list(range(position, position + len(ids)))})
+        fresh = {**group, "params": list(range(position, position + len(ids)))}
+        if _are_names(group.get("param_names"), len(ids)):
+            fresh["param_names"] = [group["param_names"][source] for source in order]
+        new_groups.append(fresh)
         position += len(ids)
     return problems, {**state, "state": reordered, "param_groups": new_groups}
+
+
+def _are_names(value: Any, number: int) -> bool:
+    return isinstance(value, list) and len(value) == len({n for n in value if isinstance(n, str)}) == number
 
 
 def _misfits(label: str, part: torch.optim.Optimizer, parameter: torch.Tensor, kept: Any) -> list[str]:
@@ -279,6 +293,7 @@ def _ways(name: str, part: Any, state: Any) -> tuple[Callable[[], object], Calla
 
         return lambda: part.load_state_dict(dict(state)), back, lambda: differences(part.state_dict(), state, name)
     earlier: list[Any] = []
+    known = isinstance(part, (torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler))
 
     def take() -> None:
         earlier.append(copy.deepcopy(part.state_dict()))
@@ -288,7 +303,7 @@ def _ways(name: str, part: Any, state: Any) -> tuple[Callable[[], object], Calla
         if earlier:
             part.load_state_dict(earlier[0])
 
-    return take, give_back, lambda: []
+    return take, give_back, lambda: differences(part.state_dict(), state, name) if known else []
 
 
 def _apply_all(path: AnyPath, plans: Sequence[_Plan]) -> None:
@@ -316,6 +331,129 @@ def _apply_all(path: AnyPath, plans: Sequence[_Plan]) -> None:
             raise
         end = f"could not be taken back: {', '.join(stuck)}" if stuck else "nothing was changed"
         raise CheckpointError(f"cannot resume from {quoted(path)}: {error}; {end}") from error.__cause__
+
+
+class _Pair(NamedTuple):
+    """One parameter of an optimizer here, and whose state in the file it would get."""
+
+    optimizer: str
+    here: str
+    shape: tuple[int, ...]
+    by_position: str
+    position_shape: tuple[int, ...] | None
+    by_name: str | None
+
+
+@dataclass(frozen=True, repr=False)
+class Matched(Facts):
+    """Who gets whose state: one row for each parameter of the optimizers here.
+
+    `torch` matches by position and looks at no name and no shape; `resume` by name where the file knows names, and by shape.
+    `crossed` counts the parameters to which torch would give the state of another one, `misfits` those of another shape.
+    """
+
+    pairs: tuple[_Pair, ...]
+
+    @property
+    def crossed(self) -> int:
+        return sum(1 for pair in self.pairs if pair.by_name and pair.by_position not in ("", pair.here))
+
+    @property
+    def misfits(self) -> int:
+        return sum(1 for pair in self.pairs if pair.position_shape not in (None, pair.shape))
+
+    def summary(self) -> str:
+        text = f"{counted(len(self.pairs), 'parameter')}; by position {self.crossed} would get the state of another one"
+        return f"{text}, {self.misfits} of another shape"
+
+    def rows(self) -> list[dict[str, object]]:
+        return [
+            {
+                "optimizer": pair.optimizer,
+                "parameter": pair.here,
+                "shape": pair.shape,
+                "torch gives": pair.by_position or "refused",
+                "of shape": pair.position_shape,
+                "resume gives": self._named(pair),
+            }
+            for pair in self.pairs
+        ]
+
+    def tree(self) -> list[dict[str, object]]:
+        lines = []
+        for pair in self.pairs:
+            misfit = pair.position_shape not in (None, pair.shape)
+            crossed = pair.by_position != pair.here and pair.by_name is not None
+            rule = "other shape" if misfit else "other parameter" if crossed else "same"
+            line = {"path": f"{pair.here} {pair.shape}", "before": f"torch: {pair.by_position or 'refused'}", "rule": rule}
+            lines.append({"depth": 0, **line, "after": f"resume: {self._named(pair)}", "surprise": misfit or crossed})
+        return lines
+
+    def _named(self, pair: _Pair) -> str:
+        if pair.by_name is None:
+            return "refused" if pair.position_shape not in (None, pair.shape) or not pair.by_position else pair.by_position
+        return pair.by_name or "refused"
+
+
+def match(path: AnyPath, /, **parts: Any) -> Matched:
+    """Say whose state each optimizer parameter would get from a checkpoint, by position (torch) and by name (`resume`).
+
+    Nothing is changed and no tensor is read into memory. Give the models too: their parameters' names are those of the
+    file if `save` wrote it. Raises `FileNotFoundError`, `TypeError` without an optimizer, and `CheckpointError` for a file
+    without its state. Claims: CK-05, CK-09.
+
+    >>> import tempfile
+    >>> from tutorlib.checkpoint import save
+    >>> def made(turned):
+    ...     model = torch.nn.Linear(3, 2)
+    ...     parameters = list(model.parameters())[::-1] if turned else model.parameters()
+    ...     return {"model": model, "optimizer": torch.optim.SGD(parameters, lr=0.1)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(f"{folder}/last.pt", **made(turned=False))
+    ...     match(f"{folder}/last.pt", **made(turned=True))
+    2 parameters; by position 2 would get the state of another one, 2 of another shape
+    optimizer  parameter     shape   torch gives   of shape  resume gives
+    optimizer  model.bias    (2,)    model.weight  (2, 3)    model.bias
+    optimizer  model.weight  (2, 3)  model.bias    (2,)      model.weight
+    """
+    optimizers = {name: part for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
+    if not optimizers:
+        raise TypeError("match needs an optimizer, and the model that it trains: match(path, model=model, optimizer=optimizer)")
+    content = read(path, "meta", True)
+    states = content if isinstance(content, Mapping) else {}
+    notes = getattr(content, "_tutorlib", {}).get("optimizers", {})
+    names = parameter_names(parts)
+    pairs = []
+    for name, part in optimizers.items():
+        state = states.get(name)
+        groups = state.get("param_groups") if isinstance(state, Mapping) else None
+        if not isinstance(state, Mapping) or not isinstance(groups, list) or not isinstance(state.get("state"), Mapping):
+            found = ", ".join(map(str, states)) or "nothing"
+            raise CheckpointError(f"{quoted(path)} has no state of an optimizer called {name}: it holds {found}")
+        position = 0
+        for number, live in enumerate(part.param_groups):
+            ids = list(groups[number]["params"]) if number < len(groups) else []
+            theirs: list[tuple[str, tuple[int, ...] | None]]
+            if notes.get(name) and number < len(groups):
+                theirs = [(str(label), tuple(shape)) for label, shape in notes[name][number]]
+            else:
+                theirs = [("", _shape_in(state["state"].get(i))) for i in ids]
+            for index, parameter in enumerate(live["params"]):
+                label, shape = theirs[index] if len(theirs) == len(live["params"]) else ("", None)
+                here = names.get(id(parameter), f"parameter {position}")
+                whole = bool(theirs) and all(text for text, _ in theirs) and not here.startswith("parameter ")
+                given = label or (f"parameter {position}" if len(theirs) == len(live["params"]) else "")
+                fits = dict(theirs).get(here) == tuple(parameter.shape)
+                by_name = (here if fits else "") if whole else None
+                pairs.append(_Pair(name, here, tuple(parameter.shape), given, shape, by_name))
+                position += 1
+    return Matched(tuple(pairs))
+
+
+def _shape_in(kept: Any) -> tuple[int, ...] | None:
+    """The shape of the parameter whose state this is, as far as its tensors show it."""
+    values = kept.values() if isinstance(kept, Mapping) else ()
+    return next((tuple(value.shape) for value in values if isinstance(value, torch.Tensor) and value.ndim), None)
 
 
 class RandomState:
@@ -356,3 +494,70 @@ class RandomState:
         if "cuda" in state and torch.cuda.is_available():
             for device, kept in enumerate(state["cuda"][: torch.cuda.device_count()]):
                 torch.cuda.set_rng_state(kept.cpu(), device)
+
+
+class Batches:
+    """The batches of a loader, epoch after epoch, as a part: `next(data)` gives the next one, the state says where we are.
+
+    `position` is the `samplers.EpochSampler` from which the loader draws, or the `sharding.Sharded` that it reads; or any
+    object with `follow(loader)`, `state_dict()` and `load_state_dict()`. With workers or without: what they have read ahead
+    is not counted. `epoch` is that of the batch to come.
+
+    A new pass over a DataLoader draws a number from torch's random state, and one more after a resume in the middle of an
+    epoch: dropout would go other ways. Here the loader is copied and draws from a generator of its own, unless it has one.
+    The workers of an epoch so get the same seeds each time; for augmentation that can go on in the middle of an epoch, let
+    the dataset draw under `sharding.randomness(seed, epoch, index)`.
+
+    Raises `TypeError` for a position that cannot be followed, and `ValueError` for a loader without batches.
+
+    >>> from torch.utils.data import DataLoader
+    >>> from tutorlib.samplers import EpochSampler
+    >>> def make():
+    ...     sampler = EpochSampler(8, batch_size=3, seed=0)
+    ...     return Batches(sampler, DataLoader(range(8), batch_sampler=sampler))
+    >>> data = make()
+    >>> [next(data).tolist() for _ in range(4)]
+    [[4, 5, 2], [7, 6, 0], [1, 3], [5, 2, 1]]
+    >>> stopped, fresh = data.state_dict(), make()
+    >>> fresh.load_state_dict(stopped)
+    >>> next(fresh).tolist() == next(data).tolist(), stopped
+    (True, {'seed': 0, 'epoch': 1, 'seen': 3, 'size': 8})
+    """
+
+    def __init__(self, position: Any, loader: torch.utils.data.DataLoader) -> None:
+        lacking = [name for name in ("follow", "state_dict", "load_state_dict") if not callable(getattr(position, name, None))]
+        if lacking:
+            raise TypeError(f"{an(position)} has no {', '.join(lacking)}: give a samplers.EpochSampler or a sharding.Sharded")
+        if not isinstance(loader, torch.utils.data.DataLoader):
+            raise TypeError(f"the loader is {an(loader)}, expected a DataLoader")
+        position.follow(loader)  # checks that they belong together; nothing is read before the first next()
+        self.position, self.loader = position, copy.copy(loader)
+        self._seeds: torch.Generator | None = None
+        if loader.generator is None:
+            self._seeds = self.loader.generator = torch.Generator()
+        self._batches: Iterator[Any] | None = None
+
+    @property
+    def epoch(self) -> int:
+        return int(self.position.state_dict()["epoch"])
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        for _ in range(3):  # what is left of this pass, if anything; nothing, after a state of its very end; a whole one
+            if self._batches is None:
+                if self._seeds is not None:
+                    self._seeds.manual_seed(self.epoch)
+                self._batches = iter(self.position.follow(self.loader))
+            for batch in self._batches:
+                return batch
+            self._batches = None
+        raise ValueError("the loader has no batches: its dataset is empty, or this rank has no share of it")
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.position.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.position.load_state_dict(state)
+        self._batches = None

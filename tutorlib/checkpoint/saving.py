@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
+import json
 import os
 import re
 import secrets
 import stat
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -21,15 +23,18 @@ from tutorlib import archive
 from tutorlib.checkpoint.base import (
     AnyPath,
     CheckpointError,
+    an,
     counted,
     first_line,
     is_part,
     kind_of,
     listed,
+    memory_of,
     parameter_names,
     quoted,
     state_of,
 )
+from tutorlib.checkpoint.reading import VERSIONS
 from tutorlib.facts import Facts
 
 try:
@@ -99,9 +104,104 @@ def save(path: AnyPath, /, **parts: Any) -> Saved:
     # It travels as an attribute of the outer dictionary, as torch's own `_metadata` does in a model's state: invisible to
     # a reader of the dictionary, and admitted by weights_only.
     content._tutorlib = _notes(parts)  # type: ignore[attr-defined]
-    size, swept = _replace(path, content)
+
+    def write(file: BinaryIO) -> None:
+        with _checksums():
+            torch.save(content, file)
+
+    def check(file: BinaryIO) -> None:  # whatever the walk above did not foresee
+        torch.load(file, map_location="meta", weights_only=True)
+
+    size, swept = _replace(path, write, check)
     facts = tuple((name, kind_of(part), *totals[name]) for name, part in parts.items())
     return Saved(Path(path), facts, size, time.perf_counter() - began, swept)
+
+
+def save_weights(
+    path: AnyPath, weights: torch.nn.Module | Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+) -> Saved:
+    """Write a model's weights to one safetensors file in one step, as `save` does: the form in which models are shared.
+
+    `weights` is a model or a state_dict. The form holds tensors and text only: `metadata` is text by name, `inspect` shows
+    it. A tensor under several names is stored once and comes back under all of them, and the modules' versions travel along.
+    Any program that knows the form reads the file; `load`, `load_into`, `build`, `tensors` and `inspect` do. It has no
+    checksums, so `load` verifies its header and its length, not its values.
+
+    Raises `TypeError` for something else than a model or a dictionary, and `CheckpointError`, with the earlier file
+    untouched, for what the form cannot hold: other values than tensors, tensors that overlap, other layouts.
+
+    >>> import tempfile
+    >>> from tutorlib.checkpoint import load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(f"{folder}/model.safetensors", torch.nn.Linear(2, 1), metadata={"trained on": "digits"})
+    ...     sorted(load(f"{folder}/model.safetensors"))
+    1 part, 2 tensors, 12 bytes of storage, saved in one step
+    part     kind    tensors  bytes
+    weights  Linear        2     12
+    ['bias', 'weight']
+    """
+    from safetensors.torch import save as in_bytes
+
+    began = time.perf_counter()
+    state = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"save_weights needs a model or a state_dict, found {an(weights)}: save(path, name=value) stores the rest"
+        )
+    notes: dict[str, str] = dict(metadata or {})
+    problems = [f"metadata {k!r} is {v!r}, expected text" for k, v in notes.items() if not (type(k) is type(v) is str)]
+    stored: dict[str, torch.Tensor] = {}
+    owners: dict[object, str] = {}
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for key, value in state.items():
+        problem = _not_for_safetensors(key, value)
+        if problem:
+            problems.append(f"{key} is {problem}")
+            continue
+        owner = owners.setdefault(memory_of(value) or key, key)
+        if owner != key:
+            if key in notes:
+                problems.append(f"{key} is the name of a tensor and of a text in metadata: rename the text")
+            notes[key] = owner
+            continue
+        stored[key] = value.detach().to("cpu").contiguous()
+        if value.numel():
+            low = value.data_ptr()
+            reach = 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
+            spans.setdefault(value.untyped_storage().data_ptr(), []).append((low, low + reach * value.itemsize, key))
+    for places in spans.values():
+        ordered = sorted(places)
+        for (_, end, one), (start, _, other) in itertools.pairwise(ordered):
+            if start < end:
+                problems.append(f"{one} and {other} overlap in memory: store .clone() of one")
+    if problems:
+        raise CheckpointError(f"cannot save {quoted(path)}: {listed(problems)}; nothing was written")
+    versions = getattr(state, "_metadata", None)
+    if isinstance(versions, Mapping):
+        with contextlib.suppress(TypeError, ValueError):  # what is no plain value stays behind
+            notes.setdefault(VERSIONS, json.dumps({str(name): dict(entry) for name, entry in versions.items()}))
+
+    def write(file: BinaryIO) -> None:
+        file.write(in_bytes(stored, notes or None))
+
+    size, swept = _replace(path, write, archive.verify)
+    count, total = len(state), sum(value.nbytes for value in stored.values())
+    kind = type(weights).__name__
+    return Saved(Path(path), (("weights", kind, count, total),), size, time.perf_counter() - began, swept)
+
+
+def _not_for_safetensors(key: object, value: Any) -> str | None:
+    if not isinstance(key, str) or key == "__metadata__":
+        return "no name that safetensors can store: it takes text"
+    if not isinstance(value, torch.Tensor):
+        return f"{an(value)}, and safetensors holds tensors only: save(path, name=value) stores the rest"
+    if torch.nn.parameter.is_lazy(value):
+        return "without a shape yet: run the lazy module once before saving"
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_conj() or value.is_neg():
+        return "no plain tensor in memory: store its .to_dense(), .dequantize() or .resolve_conj()"
+    if str(value.dtype).removeprefix("torch.") not in archive.SAFE:
+        return f"of dtype {value.dtype}, which safetensors does not know"
+    return None
 
 
 def _notes(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,8 +336,8 @@ class _Sink:
                 self.error = error
 
 
-def _replace(path: AnyPath, content: object) -> tuple[int, int]:
-    """Write `content` beside the goal, flush it to the disk, check that it can be read, rename; the file's size."""
+def _replace(path: AnyPath, write: Callable[[BinaryIO], object], check: Callable[[BinaryIO], object]) -> tuple[int, int]:
+    """Write beside the goal, flush it to the disk, check that it can be read, rename; the size, and how many were swept."""
     goal = Path(os.path.realpath(path))  # a link keeps pointing where it points
     if not goal.parent.is_dir():
         raise CheckpointError(f"cannot save {quoted(path)}: its folder does not exist: make it first")
@@ -248,16 +348,15 @@ def _replace(path: AnyPath, content: object) -> tuple[int, int]:
         swept = _sweep(goal)
         fresh, file = _beside(goal)
         with file:
-            with _checksums():
-                sink = _Sink(file)
-                torch.save(content, sink)  # type: ignore[arg-type]
+            sink = _Sink(file)
+            write(sink)  # type: ignore[arg-type]
             if sink.error is not None:
                 raise sink.error
             file.flush()
             _flush_to_disk(file.fileno())
             size = file.tell()
             file.seek(0)
-            torch.load(file, map_location="meta", weights_only=True)  # whatever the walk above did not foresee
+            check(file)
             if fcntl is not None:
                 fresh.replace(goal)  # while our lock holds, so that nobody takes the file for a dead process's
         if fcntl is None:

@@ -1,0 +1,89 @@
+"""The regression suite against stock `pytest --nbval` on the same lessons, in turns; exits 1 when a goal is missed.
+
+    python benchmarks/regression.py [ROUNDS [NN ...]]
+
+Ways: `nbval 1` and `suite 1` verify one lesson after the other on one core; `nbval 2` and `suite 2` two at a time on two
+cores (pytest-xdist, a file a process); `exec 1` runs all cells of all lessons in one process on one core and compares
+nothing: what is left when kernels cost nothing. The suite's time includes the process that kernels are forked from.
+Goals: suite 1 at most 0.35 of nbval 1, suite 2 at most 0.30 of nbval 2, suite 1 at most 1.3 of exec 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from tutorlib import lessons
+from tutorlib.facts import Table
+
+GOALS = {("suite 1", "nbval 1"): 0.35, ("suite 2", "nbval 2"): 0.30, ("suite 1", "exec 1"): 1.3}
+
+ALL_CELLS = """
+import contextlib, io, json, os, sys, tempfile
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+for path in sys.argv[1:]:
+    shell.reset(new_session=True)
+    os.chdir(tempfile.mkdtemp())
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for cell in json.load(open(path, encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                shell.run_cell("".join(cell["source"]), store_history=False)
+"""
+SUITE = "import sys; from tutorlib import suite; print(suite.run(sys.argv[2:], jobs=int(sys.argv[1])))"
+
+
+def timed(command: Sequence[str], cores: int, folder: str) -> float:
+    environment = lessons.kernel_environment(folder) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    pin: Callable[[], None] | None = None
+    if hasattr(os, "sched_setaffinity"):
+
+        def pin() -> None:
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+    start = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=pin)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    chosen = lessons.numbers(sys.argv[2:])
+    notebooks = [str(lessons.lesson(number).stored("en")) for number in chosen]
+    cells = sum(c["cell_type"] == "code" for path in notebooks for c in json.loads(Path(path).read_text("utf-8"))["cells"])
+    nbval = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", *notebooks]
+    suite = [sys.executable, "-c", SUITE]
+    ways: dict[str, tuple[list[str], int]] = {
+        "nbval 1": (nbval, 1),
+        "suite 1": ([*suite, "1", *chosen], 1),
+        "nbval 2": ([*nbval, "-n", "2", "--dist", "loadfile"], 2),
+        "suite 2": ([*suite, "2", *chosen], 2),
+        "exec 1": ([sys.executable, "-c", ALL_CELLS, *notebooks], 1),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (command, cores) in ways.items():
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                found[name].append(timed(command, cores, folder))
+    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    print(Table("seconds (median)", [{"way": name, "seconds": round(value, 1)} for name, value in medians.items()]))
+    rows, missed = [], 0
+    for (ours, peer), goal in GOALS.items():
+        ratio = statistics.median(a / b for a, b in zip(found[ours], found[peer], strict=True))
+        missed += ratio > goal
+        rows.append({"ours": ours, "peer": peer, "ratio": round(ratio, 2), "goal": goal, "reached": ratio <= goal})
+    peers = f"nbval {version('nbval')}, pytest {version('pytest')}, pytest-xdist {version('pytest-xdist')}"
+    print(Table(f"{len(chosen)} lessons, {cells} cells, {rounds} rounds in turns, against {peers}", rows))
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

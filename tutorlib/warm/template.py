@@ -1,0 +1,267 @@
+"""The process that kernels are forked from: `python template.py SOCKET OWNER MODULE ... -- MODULE ...`.
+
+One connection a kernel. The client sends its standard input, output and error and a line of JSON (`argv`, `env`, `cwd`);
+a line with the `pid` comes back at once, and one with the exit `code` when the kernel has ended. A client that hangs up
+is gone or done, and its kernel is killed; when OWNER (a pipe) closes, all are, and the template ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["main"]
+
+
+class Request(NamedTuple):
+    """What a client wants: a kernel with these arguments, environment, folder and standard streams."""
+
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    streams: list[int]
+
+
+def main(words: Sequence[str]) -> None:
+    path, owner, *modules = words
+    if sys.path and Path(sys.path[0]) == Path(__file__).parent:
+        del sys.path[0]  # this file's folder: a kernel has its own there
+    split = modules.index("--")
+    base, wanted = modules[:split], modules[split + 1 :]
+    left_out: dict[str, str] = {}
+    # A module cannot be taken out of a process again. So a child imports, and if one of them has to stay out, the next does.
+    while True:
+        here, there = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(here)
+            _template(path, int(owner), base, [name for name in wanted if name not in left_out], left_out, there)
+            return
+        os.close(there)
+        with os.fdopen(here) as told:
+            lines = [json.loads(line) for line in told]  # of the modules that were imported, until it serves or ends
+        if not lines or lines[-1][1] is None:
+            _, status = os.waitpid(pid, 0)
+            sys.exit(max(0, os.waitstatus_to_exitcode(status)))
+        os.waitpid(pid, 0)
+        name, words_of_it = lines[-1]
+        left_out[name] = words_of_it or "ended the process"
+
+
+# Imports --------------------------------------------------------------------------------------------------------------
+
+
+def _template(path: str, owner: int, base: Sequence[str], modules: Sequence[str], left_out: dict[str, str], told: int) -> None:
+    before = dict(os.environ)
+    gc.disable()  # no collection while everything is loaded, and what is loaded is not looked at again
+    for name in base:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in modules:
+        os.write(told, json.dumps([name, ""]).encode() + b"\n")
+        words = _import(name)
+        if words:
+            os.write(told, json.dumps([name, words]).encode() + b"\n")
+            os._exit(0)
+    os.write(told, json.dumps(["", None]).encode() + b"\n")
+    os.close(told)
+    gc.collect()
+    gc.freeze()
+    added = {name: value for name, value in os.environ.items() if before.get(name) != value}  # by imports, as in any kernel
+    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
+    about = {"modules": list(modules), "left_out": left_out, "threads": threads}
+    Path(path).with_name("about.json").write_text(json.dumps(about), encoding="utf-8")
+    request = _serve(path, owner)
+    if request is not None:
+        _become_kernel(request, added)
+
+
+def _import(name: str) -> str:
+    """Import a module; what it said, for then it must say that in the notebook, or how it failed, or nothing."""
+    caught: list[str] = []
+    show, streams = warnings.showwarning, [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as said:
+        for number in (1, 2):
+            os.dup2(said.fileno(), number)
+        # Not catch_warnings: filters that a module adds must stay, as they do in a kernel.
+        warnings.showwarning = lambda message, category, *_, **__: caught.append(f"{category.__name__}: {message}")
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            caught.append(f"{type(error).__name__}: {error}")
+        finally:
+            warnings.showwarning = show
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, stream in enumerate(streams, 1):
+                os.dup2(stream, number)
+                os.close(stream)
+        said.seek(0)
+        printed = said.read().decode(errors="replace").strip()
+    return caught[0] if caught else f"prints {printed.splitlines()[0]!r}" if printed else ""
+
+
+# Serving --------------------------------------------------------------------------------------------------------------
+
+
+class _Kernel(NamedTuple):
+    pid: int
+    ended: int  # a descriptor that becomes readable when the process has ended
+    client: socket.socket
+
+
+def _serve(path: str, owner: int) -> Request | None:
+    """Fork a kernel for each request. Returns the request in the kernel, and None in the template when its owner is gone."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"{path}.new")
+    listening.listen(128)
+    Path(f"{path}.new").rename(path)  # the name appears when all is ready
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    selector = selectors.DefaultSelector()
+    selector.register(listening, selectors.EVENT_READ, "request")
+    selector.register(owner, selectors.EVENT_READ, "owner")
+    kernels: dict[int, _Kernel] = {}  # by either descriptor
+    while True:
+        for key, _ in selector.select():
+            if key.data == "owner":
+                for kernel in kernels.values():
+                    _kill(kernel.pid)
+                return None
+            if key.data == "request":
+                client, _ = listening.accept()
+                try:
+                    request = _received(client)
+                except Exception:
+                    client.close()
+                    continue
+                pid = _fork()
+                if pid == 0:
+                    for kernel in kernels.values():
+                        kernel.client.close()
+                        with contextlib.suppress(OSError):
+                            os.close(kernel.ended)
+                    selector.close()
+                    listening.close()
+                    client.close()
+                    os.close(owner)
+                    return request
+                for stream in request.streams:
+                    os.close(stream)
+                kernel = _Kernel(pid, os.pidfd_open(pid), client)
+                for descriptor in (kernel.ended, client.fileno()):
+                    kernels[descriptor] = kernel
+                    selector.register(descriptor, selectors.EVENT_READ, "kernel")
+                _tell(client, {"pid": pid})
+            else:
+                if key.fd not in kernels:
+                    continue  # told in the same round by its other descriptor
+                kernel = kernels[key.fd]
+                if key.fd != kernel.ended:
+                    _kill(kernel.pid)  # the client hung up
+                _, status = os.waitpid(kernel.pid, 0)
+                _tell(kernel.client, {"code": os.waitstatus_to_exitcode(status)})
+                for descriptor in (kernel.ended, kernel.client.fileno()):
+                    selector.unregister(descriptor)
+                    del kernels[descriptor]
+                os.close(kernel.ended)
+                kernel.client.close()
+
+
+def _received(client: socket.socket) -> Request:
+    client.settimeout(10)
+    data, streams, _, _ = socket.recv_fds(client, 65536, 3)
+    while not data.endswith(b"\n"):
+        more = client.recv(65536)
+        if not more:
+            raise EOFError("the client hung up in its request")
+        data += more
+    client.settimeout(None)
+    asked = json.loads(data)
+    return Request(asked["argv"], asked["env"], asked["cwd"], streams)
+
+
+def _tell(client: socket.socket, facts: dict[str, int]) -> None:
+    with contextlib.suppress(OSError):  # a client that is gone need not know
+        client.sendall(json.dumps(facts).encode() + b"\n")
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # From Python 3.12 on a fork beside threads warns. Those of numerical libraries know what a fork is and start anew.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _kill(pid: int) -> None:
+    for end in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            end(pid, signal.SIGKILL)
+            return
+
+
+# Becoming a kernel ----------------------------------------------------------------------------------------------------
+
+
+def _become_kernel(request: Request, added: dict[str, str]) -> None:
+    """Do what `python -m ipykernel_launcher` does, in a process that already has its modules, and nothing else from before."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, stream in enumerate(request.streams):
+        os.dup2(stream, number)
+    for stream in request.streams:
+        if stream > 2:
+            os.close(stream)
+    os.environ.clear()
+    os.environ.update(request.env | added)
+    time.tzset()
+    os.chdir(request.cwd)
+    sys.argv = request.argv
+    _as_if_new()
+    gc.enable()
+    try:
+        from ipykernel.kernelapp import IPKernelApp
+
+        IPKernelApp.clear_instance()
+        app = IPKernelApp.instance(parent_handle=os.getppid())
+        app.initialize(request.argv[1:])
+        if "ipywidgets" in sys.modules:
+            sys.modules["ipywidgets"]._handle_ipython()  # while it was imported there was no kernel to register with
+        app.start()
+    except Exception:
+        traceback.print_exc()
+        raise
+
+
+def _as_if_new() -> None:
+    """What Python and its libraries choose once, when they are loaded: a copy must choose again."""
+    importlib.invalidate_caches()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.ORIGINAL_DIR = str(Path.cwd())  # type: ignore[attr-defined]
+        process.current_process().authkey = os.urandom(32)  # type: ignore[attr-defined]
+    # From the system, as both do when they are loaded; Python's own generator sees to it by itself.
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is not None and os.environ.get("MPLBACKEND"):
+        matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
