@@ -19,7 +19,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from tests.laws import same, same_text_twice
 from tutorlib import pictures
-from tutorlib.checkpoint import CheckpointError, compare, load, matching, save, warm_start, with_prefix, without_prefix
+from tutorlib.checkpoint import CheckpointError, compare, load, matching, resume, save, warm_start, with_prefix, without_prefix
 
 quiet = settings(deadline=None, max_examples=60)
 
@@ -488,6 +488,30 @@ def test_versions_older_forms_and_what_a_module_fills_in():
     assert normed.parametrizations.weight.original0.eq(2).all()
 
 
+class Versioned(nn.Linear):
+    _version = 3
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.versions = []
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        self.versions.append(local_metadata.get("version"))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "rename"), [("module.", None), ("", {"module": ""}), ("", lambda name: name.partition(".")[2])]
+)
+def test_a_module_is_told_its_version_after_renaming(prefix, rename):
+    model, state = nn.Sequential(Versioned(), nn.ReLU()), parallel(nn.Sequential(Versioned(), nn.ReLU())).state_dict()
+    before = whole(model)
+    assert compare(model, state, prefix=prefix, rename=rename).complete
+    assert whole(model) == before and model[0].versions == [], "planning leaves its notes alone"
+    warm_start(model, state, prefix=prefix, rename=rename)
+    assert model[0].versions == [3]
+
+
 def test_attention_and_other_stock_modules_come_back_under_any_prefix():
     for made in (
         lambda: nn.MultiheadAttention(4, 2),
@@ -641,6 +665,23 @@ def test_each_failure_has_its_text_and_changes_nothing(change, options, text):
     assert whole(model) == before and list(state) == names
 
 
+def test_the_advice_for_another_shape_can_be_followed():
+    model, plain = net(1, outputs=3), net(0).state_dict()
+    for state, options, after in (
+        (plain, {}, {"rename": {"head": None}}),
+        (with_prefix(plain, "module."), {"prefix": "module."}, {"prefix": "module.", "rename": {"head": None}}),
+        (with_prefix(plain, "a."), {"rename": {"a": ""}}, {"rename": [{"a": ""}, {"head": None}]}),
+    ):
+        advice = r"leave it out with rename={'head': None}" if not options else r"with the rule {'head': None} after the others"
+        with pytest.raises(CheckpointError, match=advice):
+            warm_start(model, state, **options)
+        assert warm_start(model, state, **after).missing == ("head.weight", "head.bias")
+
+
+def test_shares_are_never_rounded_to_all_or_nothing():
+    assert [matching._percent(share) for share in (0, 0.001, 0.25, 0.999, 1)] == ["0%", "under 1%", "25%", "over 99%", "100%"]
+
+
 def test_what_a_module_says_is_passed_on(monkeypatch):
     model = net(1)
     monkeypatch.setattr(nn.BatchNorm1d, "_load_from_state_dict", lambda *args: args[-1].append("too old:\n\tfirst, convert it"))
@@ -693,6 +734,18 @@ def test_a_models_own_state_under_other_names_is_not_overwritten_while_it_is_rea
     for name in ("weight", "bias"):
         assert torch.equal(model["a"].state_dict()[name], before[f"b.{name}"])
         assert torch.equal(model["b"].state_dict()[name], before[f"a.{name}"])
+
+
+def test_a_resume_is_put_back_in_the_same_way(tmp_path):
+    donor = nn.ModuleDict({"lazy": nn.Linear(3, 2), "part": Refusing()})
+    save(tmp_path / "c.pt", model=donor)
+    model = nn.ModuleDict({"lazy": nn.LazyLinear(2), "part": Refusing()})
+    before = whole(model)
+    with pytest.raises(CheckpointError, match="model refused its state: ValueError: halfway; nothing was changed"):
+        resume(tmp_path / "c.pt", model=model)
+    assert whole(model) == before
+    save(tmp_path / "c.pt", model=donor["lazy"])
+    assert resume(tmp_path / "c.pt", model=model["lazy"]) and equal(model["lazy"], donor["lazy"].state_dict())
 
 
 def test_the_key_map_is_drawn():

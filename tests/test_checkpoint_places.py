@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutorlib import ranks
-from tutorlib.checkpoint import CheckpointError, cached, local_path, places, register
+from tutorlib.checkpoint import CheckpointError, cached, inspect, load, local_path, places, register, resume, save
 
 QUICK = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 BODY = bytes(range(256)) * 64
@@ -427,6 +427,30 @@ def test_the_cache_as_facts(server, tmp_path):
     assert sorted(found.origins.values()) == [f"{server.base}/good/{name}" for name in sorted([HASHED, "net.pth"])]
     assert len(found.bars()["bars"]) == 4
     assert cached(tmp_path / "none").rows() == []
+
+
+# ----------------------------------------------------------------------------------------------------- the verbs
+
+
+def test_load_inspect_and_resume_take_uris(server, tmp_path, monkeypatch, registry):
+    """LC-02: `map_location` means the same for a path and for a URI."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    model, path = torch.nn.Linear(2, 2), tmp_path / "net.pt"
+    save(path, model=model, epoch=3)
+    monkeypatch.setattr(Handler, "say_net", lambda self: self.say_good(path.read_bytes()), raising=False)
+    register("lab://", lambda uri: path)
+    for uri in (f"{server.base}/net/net.pt", path.as_uri(), "lab://net"):
+        assert load(uri)["epoch"] == 3
+        assert load(uri, map_location="meta")["model"]["weight"].is_meta
+        assert [row["key"] for row in inspect(uri).rows()] == ["model.weight", "model.bias"]
+        other = torch.nn.Linear(2, 2)
+        assert resume(uri, model=other).values == {"epoch": 3} and torch.equal(other.weight, model.weight)
+    assert server.asked == ["/net/net.pt"]
+    for uri in (f"{server.base}/none/net.pt", "s3://bucket/net.pt"):
+        with pytest.raises(CheckpointError, match="the server answers 404|has a scheme that nobody registered"):
+            load(uri)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load((tmp_path / "none.pt").as_uri())
 
 
 # ----------------------------------------------------------------------------------------------------- torchvision

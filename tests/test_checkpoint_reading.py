@@ -438,13 +438,17 @@ def torch_or_none(path):
         return None
 
 
-def agrees(path):
-    """What the structure calls simple, torch reads, and finds the same; nothing else than our errors comes out."""
+def is_simple(path):
     with path.open("rb") as file:
         try:
-            simple = archive.structure(file).simple
+            return archive.structure(file).simple
         except Exception:
-            simple = False
+            return False
+
+
+def agrees(path):
+    """What the structure calls simple, torch reads, and finds the same; nothing else than our errors comes out."""
+    simple = is_simple(path)
     try:
         ours = tensors(path, verify=False)
     except CheckpointError:
@@ -469,6 +473,35 @@ def test_damaged_structures_are_refused_or_read_as_torch_reads_them(tmp_path, da
         return bytes(content)
 
     rewritten(path, damage)
+    agrees(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"\x89c", b")c"),  # requires_grad is no bool
+        (b"\x89c", b"\x88c"),  # integers that want gradients
+        (b"\x89ccollections", b"ccollections"),  # one argument too few
+        (b"RtR", b"R)NtR"),  # one too many
+        (b"K\6t", b"K\5t"),  # another size than the storage has
+        (b"LongStorage", b"DoubleStorage"),
+        (b"X\3\0\0\0cpu", b"K\1"),
+    ],
+    ids=["grad", "integers", "few", "many", "size", "class", "device"],
+)
+def test_a_tensor_that_torch_would_not_make_is_handed_to_torch(tmp_path, change):
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.arange(6)}, path)
+    found = []
+
+    def damage(data):
+        result = re.sub(rb"R(q.)t(q.)R", b"RtR", data).replace(*change)  # without the memo's marks between them
+        found.append(change[0] in re.sub(rb"R(q.)t(q.)R", b"RtR", data))
+        return result
+
+    rewritten(path, damage)
+    assert found == [True]
+    assert change[0] == b"LongStorage" or not is_simple(path)
     agrees(path)
 
 

@@ -518,9 +518,10 @@ class _Global:
     def __call__(self, *args: Any) -> Any:
         match self.name, args:
             case "torch._utils._rebuild_tensor_v2", (Storage() as s, offset, size, stride, grad, hooks, *more):
-                return View(s, s.dtype, offset, size, stride, grad, False, _bare(hooks, more))
+                return View(s, s.dtype, offset, size, stride, grad, False, _bare(s.dtype, grad, hooks, more))
             case "torch._utils._rebuild_parameter", (View() as view, grad, hooks):
-                return view._replace(requires_grad=grad, parameter=True, plain=view.plain and _bare(hooks, ()))
+                plain = view.plain and _bare(view.dtype, grad, hooks, ())
+                return view._replace(requires_grad=grad, parameter=True, plain=plain)
             case "torch._utils._rebuild_tensor_v3", (
                 Storage() as s,
                 offset,
@@ -532,12 +533,12 @@ class _Global:
                 *more,
             ):
                 name = dtype.name.removeprefix("torch.")
-                return View(s, name, offset, size, stride, grad, False, _bare(hooks, more))
+                return View(s, name, offset, size, stride, grad, False, _bare(name, grad, hooks, more))
             case (
                 ("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2"),
                 (Storage() as s, offset, size, stride, *_),
             ):
-                return View(s, s.dtype, offset, size, stride)
+                return View(s, s.dtype, offset, size, stride, plain=False)
             case "torch._utils._rebuild_meta_tensor_no_storage", (_Global() as kind, size, stride, grad):
                 return View(Storage("", kind.dtype, "meta", 0), kind.dtype, 0, size, stride, grad, False, False)
             case "torch._utils._rebuild_parameter_with_state", (View() as view, *_):
@@ -570,9 +571,10 @@ class _Global:
         return self.name
 
 
-def _bare(hooks: Any, more: Sequence[Any]) -> bool:
-    """Whether a tensor has no hooks and no marks of its own, such as being conjugated."""
-    return type(hooks) is OrderedDict and not hooks and not any(more)
+def _bare(dtype: str, grad: Any, hooks: Any, more: Sequence[Any]) -> bool:
+    """Whether a tensor is as torch would take it, and has no hooks and no marks of its own, such as being conjugated."""
+    wanted = type(grad) is bool and (not grad or dtype.startswith(("float", "bfloat", "complex")))
+    return wanted and type(hooks) is OrderedDict and not hooks and len(more) < 2 and not any(more)
 
 
 class _Opaque:

@@ -177,7 +177,8 @@ for name, value in kinds.items():
 facts.Table("default_convert, value by value", rows)
 
 # %% [markdown] lang="en"
-# So three kinds change: arrays of numbers, NumPy's own numbers, and plain tuples. `None` passes here, while `default_collate` refuses it.
+# So three kinds change: arrays of numbers, NumPy's own numbers, and plain tuples. `None` passes here, while
+# `default_collate` refuses it.
 #
 # ## The two loops
 #

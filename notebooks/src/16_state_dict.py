@@ -18,7 +18,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | a model in PyTorch, lesson [00](00_start.ipynb) | 50 | What is a state_dict | [简体中文](../zh/16_state_dict.ipynb) |
+# | to have written a model in PyTorch, lesson [00](00_start.ipynb) | 50 | What is a state_dict | [简体中文](../zh/16_state_dict.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -206,13 +206,13 @@ facts.Table(
 # %% [markdown] lang="en"
 # One entry a tensor, not a layer. The versions let torch read old files; they travel in the attribute `_metadata`.
 #
-# The last line matters most. You take a `state_dict`. Then you set all weights of the model to 7. What is in the state that you took
-# before: `"old"` or `"new"` values?
+# The last line matters most. You take a `state_dict`. Then you set all weights of the first layer to 7. What is in the state that
+# you took before: `"old"` or `"new"` values?
 
 # %% [markdown] lang="zh"
 # 每个张量一个条目，而不是每层一个。版本号让 torch 读得懂旧文件，放在属性 `_metadata` 里。
 #
-# 最后一行最要紧。你取出一份 `state_dict`，然后把模型的权重全改成 7。先前取出的那份里，是旧值还是新值？
+# 最后一行最要紧。你取出一份 `state_dict`，然后把第一层的权重全改成 7。先前取出的那份里，是旧值还是新值？
 # 预测：`"old"` 或 `"new"`。
 
 # %% tags=["predict", "claim:SD-02"]
@@ -294,14 +294,16 @@ typo(torch.ones(1, 2))
 #
 # ## The optimizer has a state too
 #
-# It has two keys: `state` and `param_groups`. A scheduler has a state of its own. What is in `state` before the first step?
+# It has two keys: `state` and `param_groups`. A **scheduler** changes the learning rate as training goes on; it has a state of its
+# own. What is in the optimizer's `state` before the first step?
 
 # %% [markdown] lang="zh"
 # 状态与计算过程无关。两个模型的键和形状可以完全相同，算的却不是一回事。
 #
 # ## 优化器也有状态
 #
-# 它有两个键：`state` 和 `param_groups`。学习率调度器（scheduler）另有自己的状态。第一步之前，`state` 里有什么？
+# 它有两个键：`state` 和 `param_groups`。**学习率调度器**（scheduler）随训练改变学习率，另有自己的状态。
+# 第一步之前，优化器的 `state` 里有什么？
 
 # %% tags=["claim:SD-06", "claim:SD-07"]
 line = nn.Linear(2, 1)
@@ -375,8 +377,8 @@ print("after: ", type(renamed).__name__, checkpoint.browse(renamed).versions)
 # Each line is a tensor or a layer: what the model holds, its kind, what the state holds. `!` marks what is not stored, or lies
 # in the memory of another entry.
 #
-# Two things to change: set `model` to `tied weights`, and look for the entry that costs no bytes. Then set `look_at` to each value
-# and watch the last column of the table, "model's memory".
+# Two things to change: set `model` to `tied weights` (one parameter under two names), and look for the entry that costs no bytes.
+# Then set `look_at` to each value and watch the last column of the table, "model's memory".
 
 # %% [markdown] lang="zh"
 # 丢掉了版本号。对今天的状态没有害处；对条目随版本变过的层（例如批归一化）就有影响。
@@ -385,8 +387,8 @@ print("after: ", type(renamed).__name__, checkpoint.browse(renamed).versions)
 #
 # 每一行是一个张量或一个层：模型里是什么，属于哪一种，状态里是什么。`!` 标出没有存的，或与另一个条目共用内存的。
 #
-# 试着改两处：把 `model` 改成 `tied weights`，找出不占字节的条目；再把 `look_at` 逐个改一遍，
-# 注意表格最后一列“model's memory”。
+# 试着改两处：把 `model` 改成 `tied weights`（共享权重：同一个参数有两个名字），找出不占字节的条目；
+# 再把 `look_at` 的每个值都试一遍，注意表格最后一列“model's memory”。
 
 
 # %% tags=["explore"]

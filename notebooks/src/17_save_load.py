@@ -141,10 +141,10 @@ exercises.predict(my_guess, torch="last" if torch.equal(in_file, model[1].weight
 #
 # ## 概念
 #
-# `model.state_dict()` 是模型自己的内存，只是换了名字。训练正是往这块内存里写。想留住某一刻，就要**拷贝其中的值**：
+# `model.state_dict()` 是模型自己的内存，只是换了名字。训练正是往这块内存里写。想留住某一刻，就要**复制其中的值**：
 # `copy.deepcopy(model.state_dict())`，或者当场写进文件。
 #
-# 下面哪些做法拷贝了值？
+# 下面哪些做法复制了值？
 
 
 # %% tags=["claim:SL-07"]
@@ -181,7 +181,7 @@ facts.Table("five ways to keep a state, then one step of training", rows)
 # file?
 
 # %% [markdown] lang="zh"
-# 用 `dict` 或 `.copy()` 拷贝字典，只是换了一份名单，张量还是同一批。
+# 用 `dict` 或 `.copy()` 复制字典，只是换了一份名单，张量还是同一批。
 #
 # ## 三个函数
 #
@@ -273,7 +273,7 @@ exercises.predict(my_guess, torch=outcome)
 # Save the state, make a new model, fill it, call `eval()`. Are the outputs equal bit for bit?
 
 # %% [markdown] lang="zh"
-# 值拷进了原有的张量，所以先前造好的优化器照样能用。float64 的值被舍入了，没有任何提示。
+# 值复制进了原有的张量，所以先前造好的优化器照样能用。float64 的值被舍入了，没有任何提示。
 # `assign=True` 则把加载来的张量本身换上去。
 #
 # ## 标准做法
@@ -294,13 +294,13 @@ print("equal outputs, bit for bit:", torch.equal(model(test_images), loaded(test
 # %% [markdown] lang="en"
 # ## "Only the parameters are needed"
 #
-# So says one of the notes. Save the parameters only, and load them. A strict load refuses. You add `strict=False`. Does the model now
-# give the outputs of the one you saved?
+# So says one of the notes. Save the parameters only, and load them. A **strict** load, the default, refuses missing and unexpected
+# keys. You add `strict=False`. Does the model now give the outputs of the one you saved?
 
 # %% [markdown] lang="zh"
 # ## “只需要参数”
 #
-# 有一篇笔记这样说。那就只存参数再加载。严格（strict）加载会拒绝，于是你加上 `strict=False`。
+# 有一篇笔记这样说。那就只存参数再加载。默认的**严格**（strict）加载遇到缺键或多键都会拒绝，于是你加上 `strict=False`。
 # 这个模型的输出与存下的那个一样吗？
 
 # %% tags=["predict", "claim:SL-08"]
@@ -357,7 +357,7 @@ exercises.predict(my_guess, torch=mode)
 
 # %% [markdown] lang="en"
 # In training mode dropout drops units, and batch norm uses the batch and moves its statistics: using the model damages it.
-# `eval()` stops both. It does not stop gradients; `torch.no_grad()` does.
+# `eval()` switches to **evaluation mode** and stops both. It does not stop gradients; `torch.no_grad()` does.
 #
 # ## Explore: what have you kept?
 #
@@ -365,7 +365,7 @@ exercises.predict(my_guess, torch=mode)
 
 # %% [markdown] lang="zh"
 # 训练模式下，dropout 会丢弃单元，批归一化用当前批次并更新统计量：用一次就改坏一点。
-# `eval()` 让两者停下；它不停止记录梯度，那是 `torch.no_grad()` 的事。
+# `eval()` 切换到**评估模式**（evaluation mode），让两者停下；它不停止记录梯度，那是 `torch.no_grad()` 的事。
 #
 # ## 动手探索：你留下的是什么
 #
@@ -550,7 +550,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# 你留下的 `state_dict` 会继续变化：请拷贝其中的值，或者立刻存盘。加载就是把值拷进已有的模型。
+# 你留下的 `state_dict` 会继续变化：请复制其中的值，或者立刻存盘。加载就是把值复制进已有的模型。
 # 文件里没有模式：加载之后要调用 `eval()`。
 #
 # | 报错信息 | 原因 | 位置 |

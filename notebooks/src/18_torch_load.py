@@ -256,12 +256,14 @@ checkpoint.save(folder / "last.pt", model=model, history=history)
 # %% [markdown] lang="en"
 # ## The class must be there
 #
-# Suppose you trust the file. A whole model still stores only the *name* of its class. This cell becomes a module, `my_nets`.
+# Suppose you trust the file. A whole model still stores only the *name* of its class. This cell becomes a module, `my_nets`, as in
+# lesson [10](10_start_methods.ipynb).
 
 # %% [markdown] lang="zh"
 # ## 类必须找得到
 #
-# 假设你信任这份文件。整个模型存下的也只是类的*名字*。下面的单元格成为一个模块 `my_nets`。
+# 假设你信任这份文件。整个模型存下的也只是类的*名字*。下面的单元格成为一个模块 `my_nets`，
+# 与第 [10](10_start_methods.ipynb) 课相同。
 
 # %%
 # %%importable my_nets
@@ -289,14 +291,14 @@ print("inspect needs no class:", [entry.shape for entry in checkpoint.inspect(fo
 # %% [markdown] lang="en"
 # ## Where from, and where to
 #
-# The notes want a file name or an object with a file descriptor. And `map_location` should be a function or a dictionary.
-# Both lists are too short.
+# The notes want a file name or an object with a file descriptor. And `map_location`, which says where the tensors go
+# (lesson [22](22_devices.ipynb)), should be a function or a dictionary. Both lists are too short.
 
 # %% [markdown] lang="zh"
 # ## 从哪里读，放到哪里
 #
-# 笔记要求传入文件名，或者带文件描述符的对象。`map_location` 则应是函数或字典。
-# 这两张清单都太短。
+# 笔记要求传入文件名，或者带文件描述符的对象。`map_location` 决定张量放到哪里（见第 [22](22_devices.ipynb) 课），
+# 笔记说它应是函数或字典。这两张清单都太短。
 
 # %% tags=["claim:SL-13", "claim:SL-14"]
 path = folder / "state.pt"
@@ -322,14 +324,15 @@ print("the function was told:", tags)
 #
 # Each bar is one tensor and the bytes that the file stores for it. Nothing is loaded, nothing runs.
 #
-# Two things to change: set `content` to `"a view"`, then to `"a crafted file"`. What does the sentence on top say?
+# Two things to change: set `content` to `"a view"` (three numbers of a million), then to `"a crafted file"`. What does the sentence
+# on top say?
 
 # %% [markdown] lang="zh"
 # ## 动手探索：给检查点拍 X 光
 #
 # 每根条形是一个张量，以及文件为它存下的字节数。什么也不加载，什么也不运行。
 #
-# 试着改两处：把 `content` 改成 `"a view"`，再改成 `"a crafted file"`。最上面那句话说了什么？
+# 试着改两处：把 `content` 改成 `"a view"`（一百万个数里的三个），再改成 `"a crafted file"`。最上面那句话说了什么？
 
 # %% tags=["explore"]
 big, tied = torch.zeros(1_000_000), torch.ones(10, 8)
@@ -392,13 +395,15 @@ place = whole.find(model[0].weight.detach().numpy().tobytes())  # where the byte
 whole[place + 400 * 4 + 3] ^= 0b01000000  # one bit of the exponent of number 400
 (folder / "flipped.pt").write_bytes(whole)
 
-before, after = model[0].weight.flatten()[400], torch.load(folder / "flipped.pt")["0.weight"].flatten()[400]
-print("torch.load: loads; number 400 grew:", bool(after.abs() > 1e30 * before.abs()))
-try:
-    checkpoint.load(folder / "flipped.pt")
-except checkpoint.CheckpointError as error:
-    print("checkpoint.load:", str(error).split(": ")[1])
-exercises.predict(my_guess, torch="checkpoint.load")
+before, saw = model[0].weight.flatten()[400], []
+for name, load in {"torch.load": torch.load, "checkpoint.load": checkpoint.load}.items():
+    try:
+        after = load(folder / "flipped.pt")["0.weight"].flatten()[400]
+        print(f"{name}: loads; number 400 grew:", bool(after.abs() > 1e30 * before.abs()))
+    except checkpoint.CheckpointError as error:
+        print(f"{name}:", str(error).split(": ")[1])
+        saw.append(name)
+exercises.predict(my_guess, torch="both" if len(saw) == 2 else saw[0] if saw else "none")
 
 # %% [markdown] lang="en"
 # ## Only what you need
@@ -410,7 +415,7 @@ exercises.predict(my_guess, torch="checkpoint.load")
 # ## 只读需要的
 #
 # `inspect` 知道每个张量在哪里。于是可以只读一个张量，也可以直接从文件填好一个模型：
-# 先检查一切，再读到该去的地方，内存里没有第二份拷贝。
+# 先检查一切，再读到该去的地方，内存里没有第二份副本。
 
 # %%
 print("one tensor:", list(checkpoint.tensors(path, "2.bias")))
@@ -514,7 +519,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # `big[:3]` is contiguous already, so `.contiguous()` copies nothing. `.clone()` does.
 
 # %% [markdown] lang="zh"
-# `big[:3]` 本来就是连续的，所以 `.contiguous()` 什么也不拷贝。`.clone()` 才会。
+# `big[:3]` 本来就是连续的，所以 `.contiguous()` 什么也不复制。`.clone()` 才会。
 
 # %% [markdown] lang="en"
 # ## Recap

@@ -22,7 +22,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | a training loop, lessons [10](10_start_methods.ipynb) and [15](15_exactly_once.ipynb) | 60 | Saving and Loading a General Checkpoint | [简体中文](../zh/19_checkpoint.ipynb) |
+# | to have written a training loop, lessons [10](10_start_methods.ipynb), [15](15_exactly_once.ipynb), [18](18_torch_load.ipynb) | 60 | Saving and Loading a General Checkpoint | [简体中文](../zh/19_checkpoint.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -33,7 +33,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 写过训练循环，第 [10](10_start_methods.ipynb)、[15](15_exactly_once.ipynb) 课 | 60 | Saving and Loading a General Checkpoint | [English](../en/19_checkpoint.ipynb) |
+# | 写过训练循环，第 [10](10_start_methods.ipynb)、[15](15_exactly_once.ipynb)、[18](18_torch_load.ipynb) 课 | 60 | Saving and Loading a General Checkpoint | [English](../en/19_checkpoint.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -274,7 +274,7 @@ for name, snippet in snippets.items():
 # ## Loading: first make, then fill
 #
 # A checkpoint holds values, not objects. You make the model and the optimizer as before, then fill both.
-# At last you choose: `eval()` to use the model, `train()` to go on. The file does not know which.
+# Then you choose: `eval()` to use the model, `train()` to go on. The file does not know which.
 
 # %% [markdown] lang="zh"
 # ## 加载：先造，再填
@@ -349,7 +349,7 @@ widgets.explore(
 #
 # ## Everything, in a new process
 #
-# A real training has more parts: a scheduler, a gradient scaler, a moving average of the weights, and a place in the data.
+# A real training has more parts: a scheduler, a gradient scaler for float16, a moving average of the weights, a place in the data.
 # `checkpoint.Batches` makes a part of a loader: `next(data)` gives a batch, and the state says which one comes next.
 #
 # A new process knows only what it can import. So this cell becomes a module, as in lesson [10](10_start_methods.ipynb).
@@ -360,7 +360,7 @@ widgets.explore(
 #
 # ## 全部部分，在新进程里
 #
-# 真实的训练还有更多部分：学习率调度器（scheduler）、梯度缩放器（gradient scaler）、权重的滑动平均、数据读到了哪里。
+# 真实的训练还有更多部分：学习率调度器（scheduler）、用于 float16 的梯度缩放器（gradient scaler）、权重的滑动平均、数据读到了哪里。
 # `checkpoint.Batches` 把加载器变成一个部分：`next(data)` 给出一个批次，状态记着接下来是哪一个。
 #
 # 新进程只认识它能导入的东西。所以这个单元格成为一个模块，与第 [10](10_start_methods.ipynb) 课相同。
@@ -419,8 +419,8 @@ exercises.predict(my_guess, torch=set(whole.runs[0].equal) - set(whole.needed))
 
 # %% [markdown] lang="en"
 # The scaler changes no bit here: its scale is a power of two. With float16 a fresh scaler skips steps, so save it.
-# Forget the average, and no loss tells you: only the averaged weights are others.
-# Copy this cell with a `make` and a `step` of your own.
+# Forget the average, and no loss tells you: only the averaged weights are different.
+# Copy this cell, and put in a `make` and a `step` of your own.
 #
 # ## A crash while saving
 #
@@ -434,7 +434,7 @@ exercises.predict(my_guess, torch=set(whole.runs[0].equal) - set(whole.needed))
 #
 # ## 保存途中崩溃
 #
-# 训练会一次又一次覆盖同一份检查点。机器可能正好死在半路。
+# 训练会一次又一次覆盖同一份检查点。机器可能正好在中途死机。
 # 下面有四次，真实的进程在写文件时突然终止。用 `torch.save`，有几次会丢掉检查点？
 
 # %% tags=["predict"]

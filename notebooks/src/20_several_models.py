@@ -6,6 +6,7 @@
 #     sections:
 #       - "001: 2.5 把多个模型存进一个文件"
 #       - "002: 保存阶段性模型训练过程"
+#       - "000: 1. Introduction"
 #     minutes: 50
 # ---
 
@@ -279,20 +280,20 @@ print(facts.Table("after one step of the first", rows))
 exercises.predict(my_guess, torch=rows[0]["changed"])
 
 # %% [markdown] lang="en"
-# A module copies values into its own tensors. An optimizer keeps the very tensors that you give it: two optimizers then push one
+# A module copies values into its own tensors. An optimizer keeps the very tensors that you give it: two optimizers then share one
 # momentum. Until torch 2.0 it made a copy. A file, or `deepcopy`, keeps them apart.
 #
 # ## Is one file enough to go on?
 #
-# The proof of lesson 19, now with four parts. Each is forgotten once.
+# The proof of lesson [19](19_checkpoint.ipynb), now with four parts. Each is forgotten once.
 
 # %% [markdown] lang="zh"
-# 模块把值复制进自己的张量。优化器却直接留用你给的张量：两个优化器就在推同一份动量。
+# 模块把值复制进自己的张量。优化器却直接留用你给的张量：两个优化器于是共用同一份动量。
 # 直到 torch 2.0，它都会复制。经过文件，或用 `deepcopy`，两者才互不相干。
 #
 # ## 一个文件够继续训练吗？
 #
-# 第 19 课的证明，这次有四个部分。每次忘掉一个。
+# 第 [19](19_checkpoint.ipynb) 课的证明，这次有四个部分。每次忘掉一个。
 
 # %%
 checkpoint.resume_proof(make, step, k=3, m=3)
@@ -309,7 +310,7 @@ checkpoint.resume_proof(make, step, k=3, m=3)
 # %% [markdown] lang="zh"
 # ## 最佳、最新与最近几份
 #
-# 一次训练会写很多检查点。你要用**最新**的继续训练，用**最佳**的做推理，其余的不该占满磁盘。
+# 一次训练会写很多检查点。你要用**最新**的继续训练，真正使用**最佳**的，其余的不该占满磁盘。
 # 常见写法是 `best = model.state_dict()`。第 [17](17_save_load.ipynb) 课已说明，那不是副本。
 #
 # `checkpoint.Keeper` 保留最近 `keep` 份和最佳的一份。文件天然就是副本。
@@ -332,14 +333,14 @@ exercises.predict(my_guess, torch=[row["step"] for row in kept.rows()])
 #
 # ## Half a file is no file
 #
-# The machine died while the newest file was copied: half of it is there. Which step does a new process go on with?
+# The machine died while the newest file was copied: half of it is there. From the checkpoint of which step does a new process go on?
 
 # %% [markdown] lang="zh"
 # 第 2 步虽旧，却最好。第 5、6 步是最近两份。NaN 永远不是最佳，虽然没有数比它小。
 #
 # ## 半个文件不算文件
 #
-# 复制最新文件的途中机器死机，只剩半个文件。新进程会从哪一步继续？
+# 复制最新文件的途中机器死机，只剩半个文件。新进程会用哪一步的检查点继续？
 
 # %% tags=["predict"]
 my_guess = ...  # a step

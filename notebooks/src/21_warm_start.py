@@ -87,8 +87,8 @@ print("ready:", list(donor.state_dict()))
 # %% [markdown] lang="en"
 # ## Wrong first
 #
-# A colleague saved the same network from inside of a larger program. There each name begins with `net.`.
-# The advice says: `strict=False` loads what matches. There are 4 tensors. How many does this line load?
+# A colleague saved the same network from inside a larger program. There each name begins with `net.`.
+# The usual advice: `strict=False` loads what matches. There are 4 tensors. How many does this line load?
 
 # %% [markdown] lang="zh"
 # ## 先看错误
@@ -215,7 +215,7 @@ exercises.predict(my_guess, torch=len(changed))
 # `checkpoint.compare` says what a load would do, and touches nothing. Look at the last words of its first line.
 
 # %% [markdown] lang="zh"
-# torch 一个张量一个张量地拷贝，最后才报错。捕获了异常的程序，会带着半个模型继续跑。
+# torch 一个张量一个张量地复制，最后才报错。捕获了异常的程序，会带着半个模型继续跑。
 #
 # ## 先计划，再加载：要么全部，要么不动
 #
@@ -470,7 +470,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items
 # | no message, a strange model after a caught error | half of the file was copied | Plan, then load |
 # | `nothing fits` | `warm_start` found no common name | Plan, then load |
 #
-# What next: devices, in lesson [22](22_devices.ipynb). Prefixes of wrapped models come in [23](23_prefixes.ipynb).
+# What next: lesson [22](22_devices.ipynb), saved on one device, loaded on another. Prefixes of wrapped models come in lesson
+# [23](23_prefixes.ipynb).
 # `tutorlib claims --section Warmstarting` lists what you proved here.
 
 # %% [markdown] lang="zh"
@@ -483,10 +484,10 @@ exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items
 # |---|---|---|
 # | 没有报错，训练从头开始 | 前缀不对又用了 `strict=False` | 先看错误 |
 # | `size mismatch for head.weight` | 名字相同，形状不同 | strict=False 不容忍什么 |
-# | 没有报错，捕获异常后模型怪怪的 | 文件已经拷进去一半 | 先计划，再加载 |
+# | 没有报错，捕获异常后模型怪怪的 | 文件已经复制进去一半 | 先计划，再加载 |
 # | `nothing fits` | `warm_start` 找不到相同的名字 | 先计划，再加载 |
 #
-# 下一步：第 [22](22_devices.ipynb) 课讲设备。被包装模型的前缀在第 [23](23_prefixes.ipynb) 课。
+# 下一步：第 [22](22_devices.ipynb) 课，在一个设备上保存，在另一个设备上加载。被包装模型的前缀在第 [23](23_prefixes.ipynb) 课。
 # `tutorlib claims --section Warmstarting` 列出你在本课证明过的论断。
 
 # %%

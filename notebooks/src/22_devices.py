@@ -23,7 +23,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [17](17_save_load.ipynb); no GPU | 50 | Saving and loading a model across devices | [简体中文](../zh/22_devices.ipynb) |
+# | lessons [17](17_save_load.ipynb) and [19](19_checkpoint.ipynb); no GPU | 50 | Saving and loading a model across devices | [简体中文](../zh/22_devices.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -34,7 +34,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [17](17_save_load.ipynb) 课；不需要 GPU | 50 | Saving and loading a model across devices | [English](../en/22_devices.ipynb) |
+# | 第 [17](17_save_load.ipynb)、[19](19_checkpoint.ipynb) 课；不需要 GPU | 50 | Saving and loading a model across devices | [English](../en/22_devices.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -44,7 +44,7 @@
 # You need no GPU. If you have one, the first lines hide it, so that everybody sees the same.
 #
 # A file remembers the device of each tensor by a **tag** such as `cuda:1`. `write_tagged` writes the file that a machine with
-# this device would have written. Underneath is torch's own hook, `torch.serialization.register_package`.
+# this device would have written. It uses torch's own way to do that, `torch.serialization.register_package`.
 
 # %% [markdown] lang="zh"
 # ## 准备
@@ -102,7 +102,7 @@ torch.load(files["cuda:1"])
 # %% [markdown] lang="zh"
 # ## 概念
 #
-# 文件里的值只是字节，写着 `cuda:1` 的只有标签。torch 照标签办：把每个张量拷到标签所说的设备上。
+# 文件里的值只是字节，写着 `cuda:1` 的只有标签。torch 照标签办：把每个张量复制到标签所说的设备上。
 # **`map_location`** 在加载时改写标签。
 #
 # 它有四种写法：设备名、设备对象、从标签到设备的字典、函数。预测：字典 `{"cuda:0": "cpu"}` 能加载这个文件吗？
@@ -242,12 +242,12 @@ print("model.to returns the model itself:", mover.to("meta") is mover)
 exercises.predict(my_guess, torch=found)
 
 # %% [markdown] lang="en"
-# `tensor.to` gives a **new** tensor: write `x = x.to(device)`. `module.to` changes the module in place.
+# `tensor.to` gives a **new** tensor, unless it is there already: write `x = x.to(device)`. `module.to` changes the module in place.
 #
 # Forget the assignment, and the next line of your training says:
 
 # %% [markdown] lang="zh"
-# `tensor.to` 给出**新**张量，要写 `x = x.to(device)`；`module.to` 就地改变模块。
+# `tensor.to` 给出**新**张量（除非它本来就在那里），要写 `x = x.to(device)`；`module.to` 就地改变模块。
 #
 # 忘了赋值，训练代码的下一行就会说：
 
@@ -306,7 +306,7 @@ exercises.predict(my_guess, torch=found)
 # The notes' recipe works as well, where there is a GPU. Without one, `map_location="cuda:0"` makes even a CPU file fail.
 
 # %% [markdown] lang="zh"
-# 不必。`load_state_dict` 把值拷到参数所在的地方。先加载到 CPU，还省得在 GPU 上多放一份权重。
+# 不必。`load_state_dict` 把值复制到参数所在的地方。先加载到 CPU，还省得在 GPU 上多放一份权重。
 #
 # 笔记的做法在有 GPU 时也可用。没有 GPU 时，`map_location="cuda:0"` 连 CPU 的文件也加载不了。
 
@@ -324,7 +324,7 @@ with FakeTensorMode():
 # %% [markdown] lang="zh"
 # ## 我们自己的函数
 #
-# `checkpoint.load` 和 `checkpoint.resume` 默认用 CPU，再拷进你的模型，模型在哪里就拷到哪里。`inspect` 不加载就能读出标签。
+# `checkpoint.load` 和 `checkpoint.resume` 默认用 CPU，再复制进你的模型，模型在哪里就复制到哪里。`inspect` 不加载就能读出标签。
 
 # %%
 checkpoint.write_tagged(folder / "last.pt", {"model": model.state_dict(), "epoch": 3}, "cuda:1")
@@ -346,7 +346,7 @@ resumed
 # %% [markdown] lang="zh"
 # ## 动手探索：存在哪里，怎样加载，到了哪里
 #
-# 每一行都是一次真实调用。torch 读文件并作出决定，只省去最后一步，即拷到 GPU。`!` 标出失败的。
+# 每一行都是一次真实调用。torch 读文件并作出决定，只省去最后一步，即复制到 GPU。`!` 标出失败的。
 #
 # 试着改两处：把 `gpus` 改成 1，再改成 2，哪些调用在每台机器上都行？再把 `saved` 改成 `cpu`，哪个调用反而惹出麻烦？
 

@@ -132,14 +132,14 @@ exercises.predict(my_guess, torch=names["DataParallel"][0])
 
 # %% [markdown] lang="en"
 # A **wrapper** is a module that holds the real one as an attribute, and attributes are parts of names.
-# `DataParallel` and `DistributedDataParallel` call it `module`. A compiled module calls it `_orig_mod`.
+# `DataParallel` and `DistributedDataParallel` call it `module`. A module compiled by `torch.compile` calls it `_orig_mod`.
 # The number of GPUs plays no role. A single compiled layer has its prefix in the middle.
 #
 # Now load such a file into a plain model, and a plain file into a wrapped one. Predict: `"KeyError"` or `"RuntimeError"`?
 
 # %% [markdown] lang="zh"
 # **包装（wrapper）** 也是一个模块，它把真正的模型存成属性，而属性名会成为名字的一段。
-# `DataParallel` 和 `DistributedDataParallel` 把它叫作 `module`，编译过的模块叫作 `_orig_mod`。
+# `DataParallel` 和 `DistributedDataParallel` 把它叫作 `module`，用 `torch.compile` 编译过的模块把它叫作 `_orig_mod`。
 # 与 GPU 的数量无关。只编译一层时，前缀就在名字中间。
 #
 # 现在把这样的文件装进普通模型，再把普通文件装进被包装的模型。预测：`"KeyError"` 还是 `"RuntimeError"`？
@@ -206,7 +206,7 @@ facts.Table("names after", [{"way": way, "names": list(take(mixed))} for way, ta
 # Three keep it whole. Is there a difference between them? A state has a second list, `_metadata`: the version of each
 # module's format. It has prefixes, too. A plain dictionary has none.
 #
-# Here one entry of the batch norm has got lost. A strict load must say so. Predict the result of the second way, `removeprefix`:
+# Here one entry of the batch norm is lost. A strict load must say so. Predict the result of the second way, `removeprefix`:
 # `"loads"` or `"RuntimeError"`?
 
 # %% [markdown] lang="zh"
@@ -326,7 +326,7 @@ checkpoint.warm_start(Net(1), two, prefix="module.")
 # %% [markdown] lang="zh"
 # ## 练习 1：去掉前缀
 #
-# 写出那个做法的安全版本。没有前缀的名字原样保留，参数不被改动。
+# 写出那个做法的安全版本。没有前缀的名字原样保留，传入的字典不能改动。
 
 
 # %% tags=["exercise:23_strip"]
@@ -407,7 +407,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | names such as `ht` | `k[7:]` on names without the prefix | Wrong first |
 # | `would both be f1.weight` | the file has the name with and without | Two names become one |
 #
-# What next: a loader that does all of this, line by line, in lesson [24](24_load_checkpoint.ipynb).
+# What next: lesson [24](24_load_checkpoint.ipynb), a whole loader taken apart, step by step.
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -422,7 +422,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | 出现 `ht` 这样的名字 | 对没有前缀的名字用了 `k[7:]` | 先看错误 |
 # | `would both be f1.weight` | 文件里带前缀和不带前缀的名字都有 | 两个名字变成一个 |
 #
-# 下一步：第 [24](24_load_checkpoint.ipynb) 课逐行看一个把这些全做好的加载函数。
+# 下一步：第 [24](24_load_checkpoint.ipynb) 课，把一个完整的加载函数逐步拆开来看。
 
 # %%
 exercises.progress("23")

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lessons [18](18_torch_load.ipynb) and [23](23_prefixes.ipynb) | 55 | Load Checkpoint | [简体中文](../zh/24_load_checkpoint.ipynb) |
+# | lessons [05](05_distributed_sampler.ipynb), [18](18_torch_load.ipynb) and [23](23_prefixes.ipynb) | 55 | Load Checkpoint | [简体中文](../zh/24_load_checkpoint.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [18](18_torch_load.ipynb) 课和第 [23](23_prefixes.ipynb) 课 | 55 | Load Checkpoint | [English](../en/24_load_checkpoint.ipynb) |
+# | 第 [05](05_distributed_sampler.ipynb)、[18](18_torch_load.ipynb)、[23](23_prefixes.ipynb) 课 | 55 | Load Checkpoint | [English](../en/24_load_checkpoint.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -100,7 +100,7 @@ print("ready:", len(trained), "tensors")
 # ## Wrong first
 #
 # Many projects carry a loader like this one, copied from a library. It takes a path or an address and fills the model.
-# The text runs without an error. Then you call it with a path. What happens?
+# Its definitions run without an error. Then you call it with a path. What happens?
 #
 # Write the type of the error, or `"loads"`.
 
@@ -222,8 +222,8 @@ exercises.predict(my_guess, torch=said.split(":")[0])
 #
 # 1. **从地址到文件**：路径，或者下载到缓存。
 # 2. **从文件到内容**：`torch.load`，带 `map_location`。
-# 3. **从内容到状态**：裸的状态字典，或者放在更大的字典里。
-# 4. **名字**：去掉包装器的前缀。
+# 3. **从内容到状态**：裸的 `state_dict`，或者放在更大的字典里。
+# 4. **名字**：去掉包装的前缀。
 # 5. **从状态到模型**，并给出报告。
 #
 # 我们给这段代码补上那五个名字，再一步步走。先看第 1 步，一个错的路径，一个对的路径：
@@ -281,15 +281,15 @@ exercises.predict(my_guess, torch=sum(row["recipe"] == "loads" for row in table.
 # ## Step 4: names
 #
 # Now the model was saved inside `DataParallel`: each key begins with `module.`. The recipe takes that off.
-# Does it work for a bare state_dict, too? Predict `"loads"` or the type of the error.
+# Does it work for a bare `state_dict`, too? Predict `"loads"` or the type of the error.
 
 # %% [markdown] lang="zh"
 # 裸的字典必须是 `OrderedDict` 才能通过。用 `{...}` 改一次键名，它就成了普通字典。
 #
 # ## 第 4 步：名字
 #
-# 现在模型是包在 `DataParallel` 里保存的：每个键都以 `module.` 开头。这段代码会去掉它。
-# 对裸的状态字典也有效吗？预测 `"loads"` 或错误类型。
+# 现在，模型是在 `DataParallel` 的包装里保存的：每个键都以 `module.` 开头。这段代码会去掉它。
+# 对裸的 `state_dict` 也有效吗？预测 `"loads"` 或错误类型。
 
 # %% tags=["predict", "claim:LC-04"]
 my_guess = ...  # "loads", or for example "ValueError"
@@ -311,10 +311,10 @@ exercises.predict(my_guess, torch=bare.split(":")[0])
 # The other side: the *new* model may be wrapped. Then the weights must go to the inner one.
 
 # %% [markdown] lang="zh"
-# 裸的状态字典失败了：去前缀的那一行又去找 `content["state_dict"]`。而且它只看第一个键，
+# 裸的 `state_dict` 失败了：去前缀的那一行又去找 `content["state_dict"]`。而且它只看第一个键，
 # 然后把每个键都切掉 7 个字母：`projector.weight` 变成了 `or.weight`。
 #
-# 另一头：**新**模型也可能包在包装器里。这时权重必须进到里面的模型。
+# 另一头：**新**模型也可能有包装。这时权重必须进到里面的模型。
 
 # %% tags=["claim:LC-05"]
 parallel = nn.DataParallel(make())
@@ -334,7 +334,7 @@ said = loads(named_so.state_dict(), named_so)
 # For which does torch report it: `"OrderedDict"`, `"dict"`, `"both"` or `"none"`?
 
 # %% [markdown] lang="zh"
-# `hasattr(model, "module")` 会把任何有这个名字部件的模型都当作包装器。
+# `hasattr(model, "module")` 会把任何模型都当作包装，只要它有一个部件叫这个名字。
 #
 # ## 第 5 步：从状态到模型
 #
@@ -417,15 +417,16 @@ exercises.predict(my_guess, torch="/".join(kind for kind in works if works[kind]
 #
 # ## Step 1 again: many ranks
 #
-# `get_dist_info` says which rank this process is. Here there is no process group. You start the script with an old
-# `LOCAL_RANK=1` in the environment. What does `load_url_dist` do: `"loads"`, or which error?
+# `get_dist_info` says which rank this process is. Here there is no process group. In the environment an old `LOCAL_RANK=1` is left,
+# which torch's launcher sets for each rank of a machine. What does `load_url_dist` do: `"loads"`, or which error?
 
 # %% [markdown] lang="zh"
 # 对于地址，这段代码调用 `load_state_dict_from_url(url)`，忘了 `map_location`。
 #
 # ## 再看第 1 步：多个 rank
 #
-# `get_dist_info` 说出本进程是哪个 rank。这里没有进程组。启动脚本时，环境里还留着 `LOCAL_RANK=1`。
+# `get_dist_info` 说出本进程是哪个 rank。这里没有进程组。环境变量里还留着旧的 `LOCAL_RANK=1`，
+# 那是 torch 的启动程序为一台机器上的每个 rank 设置的。
 # `load_url_dist` 会怎样：`"loads"`，还是哪种错误？
 
 # %% tags=["predict", "claim:LC-10", "claim:LC-12"]
@@ -499,12 +500,12 @@ print(facts.Table("two real ranks", rows))
 print("the server was asked for:", asked)
 
 # %% [markdown] lang="en"
-# Each file was fetched once. The bad address was told to **both** ranks. In the pattern of the notes, rank 0 raises before the
+# Each file was fetched once. **Both** ranks were told of the bad address. In the pattern of the notes, rank 0 raises before the
 # barrier, and rank 1 waits there for a long time.
 #
 # ## Explore: the five steps
 #
-# This X-ray makes a file, loads it through all five steps with the verbs of `checkpoint`, and asks the recipe as well.
+# This X-ray makes a file, loads it through all five steps with the functions of `checkpoint`, and asks the recipe as well.
 #
 # Two things to change: the `layout`; then the `prefix`. In which row does the recipe fall behind?
 
@@ -513,7 +514,7 @@ print("the server was asked for:", asked)
 #
 # ## 动手探索：五个步骤
 #
-# 这张 X 光片先造出一个文件，再用 `checkpoint` 的函数走完五步，同时也问一问那段代码。
+# 这张 X 光图先造出一个文件，再用 `checkpoint` 的函数走完五步，同时也问一问那段代码。
 #
 # 试着改两处：`layout`（布局），再改 `prefix`（前缀）。那段代码在哪一行落后了？
 
@@ -567,13 +568,13 @@ widgets.explore(
 # %% [markdown] lang="en"
 # ## Exercise 1: find the state
 #
-# Write step 3. The content may be a bare state_dict (of any kind of dictionary), or hold one under `"state_dict"`,
+# Write step 3. The content may be a bare `state_dict` (of any kind of dictionary), or hold one under `"state_dict"`,
 # `"model_state_dict"` or `"model"`. Anything else is a `ValueError`.
 
 # %% [markdown] lang="zh"
 # ## 练习 1：找到状态
 #
-# 写出第 3 步。内容可能是裸的状态字典（任何一种字典），也可能把它放在 `"state_dict"`、`"model_state_dict"` 或 `"model"` 下面。
+# 写出第 3 步。内容可能是裸的 `state_dict`（任何一种字典），也可能把它放在 `"state_dict"`、`"model_state_dict"` 或 `"model"` 下面。
 # 其他情况一律 `ValueError`。
 
 
@@ -643,7 +644,7 @@ exercises.check("24_in_turn", in_turn)  # stuck? exercises.hint("24_in_turn")
 #
 # 关于这段代码的四个说法。哪一个不成立？请证明。
 #
-# 1. 它返回完整的内容，所以能从里面读出轮数。
+# 1. 它返回完整的内容，所以能从里面读出轮次。
 # 2. 路径写错时，它在碰到模型之前就抛出错误。
 # 3. `strict=True` 且形状不对时它抛出错误，所以模型保持原样。
 # 4. 两个 rank 只下载一次。
@@ -672,7 +673,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # What fits was copied before the error. `torch`'s own strict load does the same. `checkpoint.warm_start` plans first.
 
 # %% [markdown] lang="zh"
-# 报错之前，能放进去的已经复制了。`torch` 自己的严格加载也是如此。`checkpoint.warm_start` 先规划，再动手。
+# 报错之前，能放进去的已经复制了。`torch` 自己的严格加载也是如此。`checkpoint.warm_start` 先计划，再动手。
 
 # %% [markdown] lang="en"
 # ## Recap

@@ -48,6 +48,7 @@
 import builtins
 import contextlib
 import functools
+import gc
 import hashlib
 import http.server
 import io
@@ -75,12 +76,12 @@ cache.mkdir(parents=True)
 
 class Shelf(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
-        folder, _, name = self.path[1:].rpartition("/")
+        way, _, name = self.path[1:].rpartition("/")
         content = (shelf / name).read_bytes()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if folder == "half" else content)
+        self.wfile.write(content[: len(content) // 2] if way == "half" else content)
 
     def log_message(self, *text):
         pass
@@ -99,6 +100,7 @@ def quietly(load, *arguments, **named):
             return load(*arguments, **named)
         except Exception as error:
             text = f"{type(error).__name__}: {error}".replace(room.name, "").replace(site, "SITE")
+        gc.collect()  # closes them now
         return text
 
 
@@ -191,7 +193,7 @@ print("from a host that does not exist:", hub("https://no.such.host.invalid/any/
 #
 # ## Is it the right file?
 #
-# Many names carry a hash: `net-0123abcd.pth` says that the SHA-256 of the content begins with `0123abcd`.
+# Many names carry a **hash**, a long checksum of the content: `net-0123abcd.pth` says that its SHA-256 begins with `0123abcd`.
 # Here is such a name, but the file in the cache holds something else. You ask with `check_hash=True`.
 # Predict: `"error"` or `"loads"`?
 
@@ -200,7 +202,7 @@ print("from a host that does not exist:", hub("https://no.such.host.invalid/any/
 #
 # ## 文件对不对？
 #
-# 许多文件名带有哈希值（hash）：`net-0123abcd.pth` 表示内容的 SHA-256 以 `0123abcd` 开头。
+# 许多文件名带有**哈希值**（hash），即由内容算出的一个很长的校验和：`net-0123abcd.pth` 表示内容的 SHA-256 以 `0123abcd` 开头。
 # 下面就有这样一个名字，但缓存里的文件内容是别的东西。你用 `check_hash=True` 去取。
 # 预测：`"error"`（报错）还是 `"loads"`（加载成功）？
 
@@ -251,7 +253,7 @@ print("load_state_dict_from_url: ran:", hasattr(builtins, "RAN"))
 # What is in the cache by now? `checkpoint.cached` holds every file against the hash in its name:
 
 # %% [markdown] lang="zh"
-# `load_state_dict_from_url`的默认值仍是 `weights_only=False`。请写上 `weights_only=True`。
+# `load_state_dict_from_url` 的默认值仍是 `weights_only=False`。请写上 `weights_only=True`。
 #
 # 现在缓存里有什么？`checkpoint.cached` 拿每个文件与名字里的哈希值核对：
 
@@ -275,7 +277,7 @@ rows = []
 for what, uri in (("good name", good), ("wrong name", wrong), ("broken off", "half/cut.pth"), ("evil", "evil.pth")):
     said = quietly(checkpoint.load, f"{site}/{uri}")
     text = said.replace(digest[:8], "HASH") if isinstance(said, str) else f"loads {list(said)}"
-    kept = any(path.name.startswith(uri.rpartition("/")[2].partition(".")[0]) for path in (ours / "checkpoints").iterdir())
+    kept = any(file.name.startswith(uri.rpartition("/")[2].partition(".")[0]) for file in (ours / "checkpoints").iterdir())
     rows.append({"file": what, "checkpoint.load": text.partition(";")[0].partition(", which")[0][:90], "kept": kept})
 facts.Table("the same four files", rows)
 
@@ -406,7 +408,7 @@ def noticed(change, name):
         with tempfile.TemporaryDirectory() as place:
             torch.hub.set_dir(place)
             quietly(load, f"{site}/{file}")
-            (copy,) = [path for path in Path(place, "checkpoints").iterdir() if path.suffix == ".pth"]
+            (copy,) = [entry for entry in Path(place, "checkpoints").iterdir() if entry.suffix == ".pth"]
             content = bytearray(copy.read_bytes())
             if change == "one bit":
                 content[content.index(b"\x00\x00\x80\x3f")] ^= 1  # in the number 1.0

@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [05](05_distributed_sampler.ipynb) 课和第 [19](19_checkpoint.ipynb) 课 | 50 | 笔记之外 | [English](../en/26_sharded_checkpoints.ipynb) |
+# | 第 [05](05_distributed_sampler.ipynb)、[19](19_checkpoint.ipynb) 课 | 50 | 笔记之外 | [English](../en/26_sharded_checkpoints.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -263,7 +263,7 @@ exercises.predict(my_guess, torch=[int(number) for number in alone["its rows"]])
 # Two ranks saved; now three load. Each wants 2 of the 6 rows. From how many files does rank 1 of 3 read?
 
 # %% [markdown] lang="zh"
-# `save_sharded`从不覆盖旧 `.metadata` 里提到的文件。新文件用新名字；`.metadata` 改名的那一刻，第 2 轮才取代第 1 轮。
+# `save_sharded` 从不覆盖旧 `.metadata` 里提到的文件。新文件用新名字；`.metadata` 改名的那一刻，第 2 轮才取代第 1 轮。
 # 新文件夹则先用一个隐藏的名字来写。
 #
 # ## 换一个 rank 数
@@ -284,8 +284,8 @@ files = {
 exercises.predict(my_guess, torch=len(files))
 
 # %% [markdown] lang="en"
-# Row 2 lies in the file of rank 0, row 3 in that of rank 1. Before anything is read, every file is held against its SHA-256;
-# the ranks share that work.
+# Row 2 lies in the file of rank 0, row 3 in that of rank 1. Before anything is read, every file is held against its SHA-256 (lesson
+# [25](25_pretrained.ipynb)); the ranks share that work.
 #
 # ## Save while training goes on
 #
@@ -293,7 +293,7 @@ exercises.predict(my_guess, torch=len(files))
 # weights at once. Which number is in the checkpoint: 1 or 0?
 
 # %% [markdown] lang="zh"
-# 第 2 行在 rank 0 的文件里，第 3 行在 rank 1 的文件里。读任何东西之前，每个文件都先与它的 SHA-256 核对；
+# 第 2 行在 rank 0 的文件里，第 3 行在 rank 1 的文件里。读任何东西之前，每个文件都先与它的 SHA-256（见第 [25](25_pretrained.ipynb) 课）核对；
 # 这项工作由各 rank 分担。
 #
 # ## 一边训练一边保存

@@ -16,7 +16,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [16](16_state_dict.ipynb) | 45 | Model summaries | [简体中文](../zh/27_summary.ipynb) |
+# | lesson [17](17_save_load.ipynb) | 45 | Model summaries | [简体中文](../zh/27_summary.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -27,7 +27,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [16](16_state_dict.ipynb) 课 | 45 | 打印模型结构 | [English](../en/27_summary.ipynb) |
+# | 第 [17](17_save_load.ipynb) 课 | 45 | 打印模型结构 | [English](../en/27_summary.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -184,12 +184,14 @@ print("returns:", answer, "| its device, unless told:", inspect.signature(torchs
 # %% [markdown] lang="en"
 # It works for a plain convolutional network. A program cannot ask it for a number, though: it returns None.
 #
-# The notes try it on `resnet50(pretrained=False, num_classes=7, scale=1)`. Does torchvision know these arguments?
+# The notes try it on `resnet50(pretrained=False, num_classes=7, scale=1)`. Does torchvision know these arguments? We ask its smaller
+# sister, `resnet18`.
 
 # %% [markdown] lang="zh"
 # 对普通的卷积网络，它可以用。但程序没法向它要一个数：它返回 None。
 #
 # 笔记里用的模型是 `resnet50(pretrained=False, num_classes=7, scale=1)`。torchvision 认识这些参数吗？
+# 我们用小一些的 `resnet18` 来问。
 
 # %% tags=["claim:TS-02"]
 from torchvision import models

@@ -157,13 +157,13 @@ print("tutorlib:", alone(lambda: export.to_onnx(line, x, path, mode="eval", exte
 # %% [markdown] lang="en"
 # Torch needs `onnx` and `onnxscript`. They are installed here.
 #
-# The third failure: the block declares batch, channels, height and width as dynamic, for any image model. Can our model take
+# The third failure: the block declares batch, channels, height and width as dynamic, for any image model. Can a convolution take
 # images with any number of channels?
 
 # %% [markdown] lang="zh"
 # torch 需要 `onnx` 和 `onnxscript`。这里两个都装好了。
 #
-# 第三个错误：这段代码把批次、通道、高、宽都声明为动态（dynamic），不管是什么图像模型。我们的卷积能接受任意通道数吗？
+# 第三个错误：这段代码把批次、通道、高、宽都声明为动态（dynamic），不管是什么图像模型。一个卷积层能接受任意通道数的图像吗？
 
 # %% tags=["raises-exception", "claim:ON-08"]
 import onnx

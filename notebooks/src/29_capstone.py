@@ -11,7 +11,7 @@
 # # 29 · Capstone: everything once
 #
 # **You will be able to** train on two real ranks with every digit exactly once and repeatable augmentation, survive a kill, resume bit
-# by bit, and hand on a file that is proven.
+# by bit, and hand over a file that is proven.
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
@@ -22,7 +22,7 @@
 # %% [markdown] lang="zh"
 # # 29 · 综合练习：走完全程
 #
-# **学完本课，你能够**：在两个真实的 rank 上训练，每个数字图像恰好一次，数据增强可以重现；经得起强行终止；逐位相同地恢复；
+# **学完本课，你能够**：在两个真实的 rank 上训练，每张数字图像恰好一次，数据增强可以重现；经得起强行终止；逐位相同地恢复；
 # 最后交出一份经过证明的文件。
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
@@ -74,7 +74,7 @@ print("ready:", size, "digits to learn from,", len(test), "to be tested on")
 #
 # 最容易想到的脚本：两个 rank 都设种子 0，好让初始权重相同，然后各建一个 `DataLoader(digits, shuffle=True)`。
 #
-# 一轮（epoch）里，1437 个数字图像中有几个恰好读了一次？先写下你的预测，再运行单元格。
+# 一轮（epoch）里，1437 张手写数字图像中有几张恰好读了一次？先写下你的预测，再运行单元格。
 
 
 # %% tags=["wrong-first", "predict"]
@@ -96,24 +96,24 @@ exercises.predict(my_guess, torch=size - len(found.repeated()) - len(found.missi
 #
 # Five parts, and each is tested before the next one begins:
 #
-# 1. **Load** every digit once over 2 ranks (lesson 15).
-# 2. **Augment**: the same digit in the same epoch looks the same (lessons 11, 15).
-# 3. **Train**, save, be killed, resume (lesson 19).
+# 1. **Load** every digit once over 2 ranks (lesson [15](15_exactly_once.ipynb)).
+# 2. **Augment**: the same digit in the same epoch looks the same (lessons [11](11_randomness.ipynb), [15](15_exactly_once.ipynb)).
+# 3. **Train**, save, be killed, resume (lesson [19](19_checkpoint.ipynb)).
 # 4. **Prove** that nothing was lost: bit for bit.
-# 5. **Export** and prove again, without torch (lesson 28).
+# 5. **Export** and prove again, without torch (lesson [28](28_onnx.ipynb)).
 
 # %% [markdown] lang="zh"
-# 每个都读了两次：第二个 rank 把第一个的工作重做了一遍，没有任何提示。
+# 每张都读了两次：第二个 rank 把第一个的工作重做了一遍，没有任何提示。
 #
 # ## 计划
 #
 # 一共五个部分，每个部分都先检验，再进入下一个：
 #
-# 1. **加载**：2 个 rank，每个数字图像恰好一次（第 15 课）。
-# 2. **增强**：同一轮里，同一个数字图像总是同样的（第 11、15 课）。
-# 3. **训练**：保存，被强行终止，恢复（第 19 课）。
+# 1. **加载**：2 个 rank，每张数字图像恰好一次（第 [15](15_exactly_once.ipynb) 课）。
+# 2. **增强**：同一轮里，同一张图像总是同样的（第 [11](11_randomness.ipynb)、[15](15_exactly_once.ipynb) 课）。
+# 3. **训练**：保存，被强行终止，恢复（第 [19](19_checkpoint.ipynb) 课）。
 # 4. **证明**：什么也没丢，逐位相同。
-# 5. **导出**：脱离 torch 再证明一次（第 28 课）。
+# 5. **导出**：脱离 torch 再证明一次（第 [28](28_onnx.ipynb) 课）。
 
 # %% [markdown] lang="en"
 # ## Part 1: load
@@ -123,7 +123,7 @@ exercises.predict(my_guess, torch=size - len(found.repeated()) - len(found.missi
 # %% [markdown] lang="zh"
 # ## 第一部分：加载
 #
-# `EpochSampler` 给 2 个 rank 分配批次，每批 64 个。1437 个数字图像的一轮有几步？
+# `EpochSampler` 给 2 个 rank 分配批次，每批 64 张。1437 张图像的一轮有几步？
 
 # %% tags=["predict"]
 my_guess = ...  # how many steps?
@@ -146,7 +146,7 @@ exercises.predict(my_guess, torch=found.steps()[0])
 # %% [markdown] lang="zh"
 # ## 第二部分：增强（练习 1）
 #
-# 把每个数字图像最多移动一个像素：上下、左右，九种移动都有可能。空出来的地方是 0。
+# 把每张图像最多移动一个像素：上下、左右，九种移动都有可能。空出来的地方是 0。
 # 用 torch 的全局生成器抽随机数：`Keyed` 会为每个样本设好种子。
 
 
@@ -208,7 +208,7 @@ exercises.check("29_mean_gradient", mean_gradient)  # stuck? exercises.hint("29_
 #
 # ## 训练
 #
-# 下面是完整的脚本。所有随机数都来自（种子，轮，编号）：增强由 `Keyed` 负责，dropout 由 `sharding.randomness` 负责。
+# 下面是完整的脚本。所有随机数都来自（种子，轮次，编号）：增强由 `Keyed` 负责，dropout 由 `sharding.randomness` 负责。
 # 因此不必保存随机状态。rank 0 每五步保存一次。`die_at` 是系统终止 rank 1 的那一步。
 
 # %%
@@ -442,14 +442,14 @@ widgets.explore(stopped, pictures.ruler, stop=[5, 1, 11], world={"2 ranks": 2, "
 # %% [markdown] lang="en"
 # ## Part 5: export, and prove again
 #
-# The trained weights come from the checkpoint, the model from its code. The exported file must compute the same without torch.
+# The trained weights come from the resumed run, the model from its code. The exported file must compute the same without torch.
 # How many of the 360 test digits get another answer from the file than from the model?
 
 # %% [markdown] lang="zh"
 # ## 第五部分：导出，再证明一次
 #
 # 训练好的权重来自恢复后的运行，模型来自代码。导出的文件必须在没有 torch 的情况下给出同样的结果。
-# 360 个测试数字图像中，文件与模型答案不同的有几个？
+# 360 张测试图像中，文件与模型答案不同的有几张？
 
 # %% tags=["predict"]
 my_guess = ...  # how many?
@@ -530,21 +530,23 @@ exercises.predict(my_guess, torch=next(line for line, holds in same.items() if n
 # | `killed by SIGKILL; the other rank was ended` | the system killed a rank | Be killed |
 # | no message, other weights on each rank | other seeds before the model is made | Bug hunt |
 #
-# What next: your own data, your own model. The map in lesson [00](00_start.ipynb) shows what you have passed.
+# What next: your own data, your own model. The map in lesson [00](00_start.ipynb) shows what you have passed. An extra: lesson
+# [30](30_real_sources.ipynb), files, servers and logs.
 
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# 顺序由种子和轮决定，随机变化由种子、轮和编号决定，进度由一个计数决定。所以检查点只需要模型、优化器和数据读到的位置，
+# 顺序由种子和轮次决定，随机变化由种子、轮次和编号决定，进度由一个计数决定。所以检查点只需要模型、优化器和数据读到的位置，
 # 被终止的运行也会得到每一位都相同的结果。交出去的文件，由一次脱离 torch 的运行证明。
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | 没有报错，每个图像读了两次 | 每个 rank 各自打乱 | 先看错误 |
+# | 没有报错，每张图像读了两次 | 每个 rank 各自打乱 | 先看错误 |
 # | `killed by SIGKILL; the other rank was ended` | 系统终止了一个 rank | 强行终止 |
 # | 没有报错，各 rank 的权重不同 | 造模型之前种子不同 | 找错 |
 #
 # 下一步：用你自己的数据、你自己的模型。第 [00](00_start.ipynb) 课的地图显示你已通过的内容。
+# 选学：第 [30](30_real_sources.ipynb) 课，文件、服务器和日志。
 
 # %%
 exercises.progress("29")

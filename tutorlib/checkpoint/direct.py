@@ -372,7 +372,7 @@ def _given_bytes(model: torch.nn.Module, path: AnyPath, file: BinaryIO, found: a
                 _become(tensor, over(storages[key], view, 0))
                 continue
             if tensor.is_meta:
-                _become(tensor, torch.empty_like(tensor, device="cpu"))
+                _become(tensor, torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype))
             plain.append((tensor, view))
         _fill(file, found, plain)
     except _Held:

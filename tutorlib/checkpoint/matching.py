@@ -501,7 +501,8 @@ def _reads_older(module: torch.nn.Module) -> bool:
 
 def _twin(module: torch.nn.Module) -> torch.nn.Module:
     twin = object.__new__(type(module))
-    vars(twin).update(vars(module))
+    for name, value in vars(module).items():
+        vars(twin)[name] = copy.copy(value) if isinstance(value, (dict, list, set)) else value
     vars(twin)["_parameters"] = {
         name: p if p is None else torch.nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
         for name, p in module._parameters.items()
@@ -645,7 +646,7 @@ def warm_start(
     """Load what fits of another model's state: planned as `compare` says, then applied, all of it or nothing.
 
     A part that is only in the model keeps its values, one that is only in the state is left where it is; with `strict` both
-    are errors, as is a rule that fits no name. Floating-point values are converted to the model's dtype. Whatever goes wrong
+    are errors, as is a rule that fits no name. Values are converted to the model's dtype if it can hold them. Whatever goes wrong
     on the way, in a module's own code or by an interrupt, each byte of the model is what it was.
 
     Raises `TypeError` as `compare`, and `CheckpointError` with every problem: nothing fits at all, another shape (torch
@@ -688,8 +689,9 @@ def _obstacles(report: LoadReport, model: torch.nn.Module, weights: Mapping[str,
     for key in report.shape:
         part = key.rpartition(".")[0] or key
         there = report.renamed.get(key, key)
-        as_there = f" as {there}" if there != key else ""
-        out = f"leave it out with rename={{{(there.rpartition('.')[0] if part != key else there)!r}: None}}"
+        as_there, out = "", f"leave it out with rename={{{part!r}: None}}"
+        if there != key:  # a rule sees the names as the rules before it have made them
+            as_there, out = f" as {there}", f"leave it out with the rule {{{part!r}: None}} after the others"
         problems.append(f"{key} is {report.stored[key]}{as_there} in the state, {report.inside[key]} here: {out}")
     problems += [
         f"{key} is {report.stored[key]} in the state, which {report.inside[key]} here cannot hold" for key in report._lossy()
@@ -736,7 +738,7 @@ def all_or_nothing(model: torch.nn.Module) -> Iterator[None]:
     >>> model.weight.item() == before
     True
     """
-    kept = _Kept(model)
+    kept = Snapshot(model)
     try:
         yield
     except BaseException:
@@ -752,7 +754,7 @@ def all_or_nothing(model: torch.nn.Module) -> Iterator[None]:
         raise
 
 
-class _Kept:
+class Snapshot:
     """A copy of all that loading can change: tensors, the containers that hold them, attributes, classes, extra state."""
 
     def __init__(self, model: torch.nn.Module) -> None:

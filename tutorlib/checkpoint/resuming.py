@@ -29,7 +29,7 @@ from tutorlib.checkpoint.base import (
     same,
     tensors_in,
 )
-from tutorlib.checkpoint.matching import LoadReport, compare
+from tutorlib.checkpoint.matching import LoadReport, Snapshot, compare
 from tutorlib.checkpoint.reading import read
 from tutorlib.facts import Facts
 
@@ -265,23 +265,15 @@ def _ways(name: str, part: Any, state: Any) -> tuple[Callable[[], object], Calla
         before = part.get_state()
         return lambda: part.set_state(state), lambda: part.set_state(before), lambda: []
     if isinstance(part, torch.nn.Module):
-        kept = {key: value for key, value in part.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
-        copies: dict[str, torch.Tensor] = {}
-        extra: dict[str, Any] = {}
+        kept: list[Snapshot] = []
 
         def apply() -> None:
-            # torch.nn.Module.load_state_dict copies in place, so only copies made now can bring the old values back
-            copies.update({key: value.detach().clone() for key, value in kept.items()})
-            extra.update(copy.deepcopy({k: v for k, v in part.state_dict().items() if k not in kept}))
+            kept.append(Snapshot(part))
             part.load_state_dict(state)
 
         def undo() -> None:
-            with torch.no_grad():
-                for key, value in copies.items():
-                    kept[key].detach().copy_(value)
-            now = part.state_dict(keep_vars=True)
-            if extra or any(now.get(key) is not value for key, value in kept.items()):
-                part.load_state_dict(OrderedDict({**copies, **extra}), strict=False)
+            for snapshot in kept:
+                snapshot.put_back()
 
         return apply, undo, lambda: differences(part.state_dict(), state, name)
     if isinstance(part, torch.optim.Optimizer):

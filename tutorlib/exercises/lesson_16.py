@@ -87,7 +87,7 @@ own_state = Exercise(
         Wrong(
             _clones,
             "These are copies. torch's state_dict holds the model's own memory: leave .clone() out.",
-            "这些是拷贝。torch 的 state_dict 里就是模型自己的内存：去掉 .clone()。",
+            "这些是复制。torch 的 state_dict 里就是模型自己的内存：去掉 .clone()。",
         ),
     ],
     hints=[
@@ -148,7 +148,7 @@ alive = Exercise(
         Wrong(
             _equal_values,
             "A copy has equal values too. Ask for the memory: value.data_ptr().",
-            "拷贝的值也相等。要比较的是内存：value.data_ptr()。",
+            "复制的值也相等。要比较的是内存：value.data_ptr()。",
         ),
         Wrong(
             _same_objects,

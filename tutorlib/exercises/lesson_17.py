@@ -77,7 +77,7 @@ def _copied(model: nn.Module) -> Any:
 
 _ALIVE = (
     "What you kept went on changing with the model: it is the model's own memory. Copy the values: copy.deepcopy(...).",
-    "你留下的东西跟着模型一起变：那就是模型自己的内存。请拷贝其中的值：copy.deepcopy(...)。",
+    "你留下的东西跟着模型一起变：那就是模型自己的内存。请复制其中的值：copy.deepcopy(...)。",
 )
 
 keep_best = Exercise(
@@ -94,7 +94,7 @@ keep_best = Exercise(
         Wrong(
             _watching(_copied, better=lambda new, old: True),
             "This keeps the last epoch. Copy only when the score is higher than the highest so far.",
-            "这样留下的是最后一轮。只有分数超过此前最高分时才拷贝。",
+            "这样留下的是最后一轮。只有分数超过此前最高分时才复制。",
         ),
         Wrong(
             _watching(_copied, better=lambda new, old: new < old),

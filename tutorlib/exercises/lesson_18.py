@@ -160,11 +160,11 @@ small = Exercise(
         Wrong(
             lambda state: {key: tensor.contiguous() for key, tensor in state.items()},
             "contiguous() copies only what is not contiguous: some rows of a matrix are, and stay a view.",
-            "contiguous() 只拷贝不连续的张量：矩阵的若干行本来就连续，仍旧是视图。",
+            "contiguous() 只复制不连续的张量：矩阵的若干行本来就连续，仍旧是视图。",
         ),
     ],
     hints=[
-        ("Which method of a tensor always makes a copy?", "张量的哪个方法一定会拷贝？"),
+        ("Which method of a tensor always makes a copy?", "张量的哪个方法一定会复制？"),
         (
             "tensor.clone() has a storage of its own, just as large as the tensor.",
             "tensor.clone() 有自己的存储，大小与张量相同。",

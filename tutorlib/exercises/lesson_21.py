@@ -95,7 +95,7 @@ fitting = Exercise(
     hints=[
         (
             "What must be equal for torch to copy an entry: its name, and what else?",
-            "torch 要拷贝一项，除了名字，还有什么必须相同？",
+            "torch 要复制一项，除了名字，还有什么必须相同？",
         ),
         ("model.state_dict() gives the model's entries by name.", "model.state_dict() 按名字给出模型的各项。"),
         (
@@ -182,7 +182,7 @@ careful_load = Exercise(
             _alias,
             "The load failed, and half of the model has the new values. A kept state_dict() is no help: it holds the live "
             "weights and changes along with the model. Make a copy.",
-            "加载失败了，模型却有一半换成了新值。留下 state_dict() 没有用：里面就是模型正在用的权重，会跟着变。请做一份拷贝。",
+            "加载失败了，模型却有一半换成了新值。留下 state_dict() 没有用：里面就是模型正在用的权重，会跟着变。请做一份复制。",
         ),
         Wrong(
             _silent,
@@ -203,7 +203,7 @@ careful_load = Exercise(
         ),
         (
             "try: load; except RuntimeError: load the copy, then `raise`.",
-            "try 里加载；except RuntimeError 里装回拷贝，再 `raise`。",
+            "try 里加载；except RuntimeError 里装回复制，再 `raise`。",
         ),
     ],
 )

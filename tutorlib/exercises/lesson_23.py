@@ -74,8 +74,8 @@ strip = Exercise(
         ("What should happen to 'f1.weight', which has no prefix?", "没有前缀的 'f1.weight' 应该怎样？"),
         ("str has a method that removes a prefix only where there is one.", "str 有一个方法，只在确有前缀时才去掉它。"),
         (
-            "{name.removeprefix(prefix): value for name, value in state.items()}",
-            "{name.removeprefix(prefix): value for name, value in state.items()}",
+            "Make a new dictionary: {name.removeprefix(prefix): value for name, value in state.items()}",
+            "新建一个字典：{name.removeprefix(prefix): value for name, value in state.items()}",
         ),
     ],
 )
