@@ -447,7 +447,7 @@ def test_load_inspect_and_resume_take_uris(server, tmp_path, monkeypatch, regist
         assert resume(uri, model=other).values == {"epoch": 3} and torch.equal(other.weight, model.weight)
     assert server.asked == ["/net/net.pt"]
     for uri in (f"{server.base}/none/net.pt", "s3://bucket/net.pt"):
-        with pytest.raises(CheckpointError, match="the server answers 404|has a scheme that nobody registered"):
+        with pytest.raises(CheckpointError, match=r"the server answers 404|has a scheme that nobody registered"):
             load(uri)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         load((tmp_path / "none.pt").as_uri())

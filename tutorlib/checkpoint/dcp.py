@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -155,6 +156,9 @@ _KNOWN = {
 }
 
 
+_MOST_PIECES = 20_000  # of one tensor: more ranks than that have not been seen
+
+
 class _Inert:
     """Stands for an object that a pickle names: it keeps arguments and state, and does nothing."""
 
@@ -201,6 +205,7 @@ def read_metadata(folder: Path, content: bytes) -> Metadata:
     """
     unpickler = _Unpickler(io.BytesIO(content))
     try:
+        _measured(content)
         return _metadata(unpickler.load(), folder)
     except Exception as error:
         if unpickler.refused:
@@ -210,6 +215,13 @@ def read_metadata(folder: Path, content: bytes) -> Metadata:
             ) from None
         reason = str(error) if isinstance(error, _Wrong) else f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(f"its {METADATA} is damaged or not as torch writes it: {reason}") from None
+
+
+def _measured(content: bytes) -> None:
+    """Refuse what would take memory out of all proportion: Python's unpickler makes a table as long as a file says."""
+    for code, argument, _ in pickletools.genops(content):  # which itself refuses texts that are longer than the file
+        if "PUT" in code.name and int(argument or 0) > len(content):
+            raise _Wrong(f"it numbers {argument} objects in {len(content)} bytes")
 
 
 def _fields(value: Any, name: str) -> dict[str, Any]:
@@ -307,7 +319,10 @@ def _covered(
 ) -> None:
     """The pieces lie within the tensor, apart from each other, fill it, and are as many bytes as their file has of them."""
     filled = 0
-    for number, chunk in enumerate(chunks):
+    open_: list[ChunkStorageMetadata] = []  # pieces that reach beyond the row where this one begins
+    if len(chunks) > _MOST_PIECES:
+        raise _Wrong(f"{key} is in {len(chunks)} pieces")
+    for chunk in sorted(chunks, key=lambda chunk: tuple(chunk.offsets)):
         low, wide = chunk.offsets, chunk.sizes
         if len(low) != len(size) or len(wide) != len(size) or any(a + n > s for a, n, s in zip(low, wide, size, strict=True)):
             raise _Wrong(f"a piece of {key} lies outside of it")
@@ -316,10 +331,12 @@ def _covered(
             raise _Wrong(f"a piece of {key} lies in no file")
         if math.prod(wide) * dtype.itemsize > info.length:
             raise _Wrong(f"a piece of {key} is larger than its bytes in {info.relative_path}")
-        for other in chunks[:number]:
+        open_ = [other for other in open_ if size and other.offsets[0] + other.sizes[0] > low[0]]
+        for other in open_:
             apart = (b + m <= a or a + n <= b for a, n, b, m in zip(low, wide, other.offsets, other.sizes, strict=True))
             if math.prod(wide) and math.prod(other.sizes) and not any(apart):
                 raise _Wrong(f"two pieces of {key} overlap")
+        open_.append(chunk)
         filled += math.prod(wide)
     if filled != math.prod(size):
         raise _Wrong(f"pieces of {key} are missing: {filled} of {math.prod(size)} numbers")

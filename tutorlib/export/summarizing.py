@@ -66,7 +66,9 @@ class Summary(Facts):
     def bars(self) -> dict[str, object]:
         """For `pictures.bars`: the bytes of the parameters and of the outputs of each layer that has some."""
         bars: list[dict[str, object]] = [
-            {"name": layer.path or layer.kind, "value": layer.bytes, "note": "output"} for layer in self.layers if layer.bytes
+            {"name": f"{layer.path} {layer.kind}".strip(), "value": layer.bytes, "note": "output"}
+            for layer in self.layers
+            if layer.bytes
         ]
         return {"unit": "bytes", "bars": [{"name": "parameters", "value": self.parameter_bytes, "note": ""}, *bars]}
 
