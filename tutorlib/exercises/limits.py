@@ -223,6 +223,9 @@ def _timer(limit: float) -> Iterator[threading.Event]:
             _interrupt()
             pause = 1.0
 
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):  # a process that a shell started in the background ignores interrupts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
@@ -233,6 +236,8 @@ def _timer(limit: float) -> Iterator[threading.Event]:
                 over.set()
                 thread.join()
                 time.sleep(0)
+        if not callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 def _interrupt() -> None:
