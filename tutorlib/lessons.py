@@ -9,10 +9,8 @@ written) is parsed to a `Lesson`; `refresh` executes it once in a fresh kernel a
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -269,6 +267,8 @@ def _cells(name: str, cells: Sequence[Any], lines: Sequence[int]) -> Iterator[Ce
     seen: dict[str, int] = {}
 
     def identity(content: str) -> str:
+        import hashlib  # milliseconds each: here and below what is used rarely is imported where it is used
+
         key = hashlib.sha256(content.encode()).hexdigest()[:12]
         seen[key] = seen.get(key, 0) + 1
         return key if seen[key] == 1 else f"{key}-{seen[key]}"
@@ -596,6 +596,8 @@ def kernel_environment(ipython: str | Path) -> dict[str, str]:
 @contextmanager
 def _empty_folder() -> Iterator[Path]:
     # On Windows a kernel that ends may still hold a file for a moment: an empty folder left behind is no failure.
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="tutorlib-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -684,6 +686,8 @@ def _write(item: Lesson, executed: Notebook) -> bool:
                 cell.execution_count = outputs[cell.id].execution_count
         texts[item.stored(language)] = text_of(book)
     changed = {path: text for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()}
+    import tempfile
+
     written: list[tuple[Path, Path]] = []
     try:
         for path, text in changed.items():

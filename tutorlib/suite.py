@@ -16,15 +16,12 @@ import copy
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from queue import Empty
 from typing import Any, NamedTuple
 
 from . import lessons, verify
@@ -65,6 +62,9 @@ def run(
     Traceback (most recent call last):
     tutorlib.lessons.LessonError: no lesson 99: expected one of ...
     """
+    import shutil  # milliseconds each: here and below imported where it is used
+    import tempfile
+
     target = _checked(jobs, kernels, junit)
     chosen = [lessons.lesson(number, root) for number in lessons.numbers(wanted, root)]
     tell = progress or (lambda number, state, seconds: None)
@@ -129,6 +129,8 @@ def check(
     Traceback (most recent call last):
     tutorlib.suite.SuiteError: no/such/folder: no such file or folder
     """
+    import tempfile
+
     target = _checked(jobs, kernels, junit)
     places = _notebooks(paths)
     books = [_Book(label, path, len(_code(path))) for label, path in places.items()]
@@ -325,6 +327,10 @@ def _plugin(config: Any) -> Any:
     nbval collects, starts the kernel, executes and compares; what is added: a clean environment, cells that were never
     executed fail, and outputs must also agree in what nbval leaves out.
     """
+    import shutil
+    import tempfile
+    from queue import Empty
+
     import nbformat
     import pytest
     from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError

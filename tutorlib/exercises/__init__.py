@@ -30,7 +30,6 @@ import random
 import re
 import sys
 import sysconfig
-import tempfile
 import traceback
 import types
 import warnings
@@ -812,6 +811,8 @@ def _read(folder: Path) -> dict[str, str]:
 
 
 def _replace(path: Path, text: str) -> None:
+    import tempfile
+
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
