@@ -578,6 +578,8 @@ def test_paths_are_somebodys_own_notebooks(suite, tmp_path, monkeypatch, capsys)
     ("words", "text"),
     [
         (["test", "no/such"], "no/such: no such file or folder; lessons are named by number, notebooks by path"),
+        (["test", "01", "--junit", "no/such/r.xml"], "--junit no/such/r.xml: its folder does not exist: make it first"),
+        (["test", "--accept"], "--accept and --junit are for notebooks: name lessons or paths, or give --lessons for all"),
         (["test", "./", "--lessons"], "--lessons means the course's lessons; give it or paths of notebooks, not both"),
         (
             ["test", "--jobs", "0"],
@@ -727,8 +729,10 @@ def test_inspect_prints_what_is_in_a_file_and_says_in_one_line_why_not(tmp_path,
     assert ran == []
     (tmp_path / "x.pt").write_bytes(b"hello")
     assert cli.main(["inspect", str(tmp_path / "x.pt")]) == cli.FAILED
-    assert said(capsys) == f"tutorlib: '{tmp_path / 'x.pt'}' cannot be inspected: its end is missing"
+    assert said(capsys) == f"tutorlib: '{tmp_path / 'x.pt'}' cannot be inspected: its end is missing: take an earlier copy"
     assert cli.main(["inspect", str(tmp_path / "none.pt")]) == cli.BAD_INPUT
-    assert said(capsys) == f"tutorlib: {tmp_path / 'none.pt'}: no such file"
+    assert said(capsys) == f"tutorlib: {tmp_path / 'none.pt'}: no such file; its folder holds x.pt"
+    assert cli.main(["inspect", str(tmp_path / "no" / "none.pt")]) == 2
+    assert said(capsys).endswith("no such file, nor its folder; look from the current folder, or give the whole path")
     assert cli.main(["inspect", str(tmp_path)]) == cli.BAD_INPUT
-    assert said(capsys) == f"tutorlib: {tmp_path} is a folder, expected a checkpoint file"
+    assert said(capsys) == f"tutorlib: {tmp_path} is a folder, expected a checkpoint file: name one in it"

@@ -272,6 +272,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 
 def _check_test(args: argparse.Namespace) -> None:
+    if args.junit is not None and not Path(args.junit).absolute().parent.is_dir():
+        raise Stop(f"--junit {args.junit}: its folder does not exist: make it first")
+    if not args.numbers and not args.lessons and (args.accept or args.junit):
+        raise Stop("--accept and --junit are for notebooks: name lessons or paths, or give --lessons for all lessons")
     if not _are_paths(args.numbers):
         return _check_numbers(args)
     if args.lessons:
@@ -283,9 +287,13 @@ def _check_test(args: argparse.Namespace) -> None:
 
 def _check_inspect(args: argparse.Namespace) -> None:
     if not Path(args.file).exists():
-        raise Stop(f"{args.file}: no such file")
+        folder = Path(args.file).absolute().parent
+        if not folder.is_dir():
+            raise Stop(f"{args.file}: no such file, nor its folder; look from the current folder, or give the whole path")
+        beside = sorted(e.name for e in folder.iterdir() if e.suffix in (".pt", ".pth", ".tar", ".bin", ".safetensors"))
+        raise Stop(f"{args.file}: no such file; its folder holds {', '.join(beside[:5]) or 'no checkpoint'}")
     if Path(args.file).is_dir():
-        raise Stop(f"{args.file} is a folder, expected a checkpoint file")
+        raise Stop(f"{args.file} is a folder, expected a checkpoint file: name one in it")
 
 
 def _command(argv: Sequence[str] | None) -> str:

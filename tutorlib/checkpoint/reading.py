@@ -311,7 +311,7 @@ def inspect(path: AnyPath) -> Inspection:
             found = archive.structure(file)
             names = [] if found.simple else refused(file, found.names)
         except archive.Damaged as error:
-            raise CheckpointError(f"{quoted(path)} cannot be inspected: {error}") from None
+            raise CheckpointError(f"{quoted(path)} cannot be inspected: {error}: take an earlier copy") from None
         except Exception as error:
             text = f"{type(error).__name__}: {first_line(error)}"
             raise CheckpointError(f"{quoted(path)} cannot be inspected: its structure is damaged: {text}") from error
