@@ -59,14 +59,17 @@ def lines_swapped(outputs):
         o.text = "".join(reversed(o.text.splitlines(keepends=True)))
 
 
-def a_label_in_a_drawing(outputs):
-    def relabel(match):
-        drawing = base64.b64decode(match.group(2)).decode()
-        changed = re.sub(r"(<text[^>]*>)([^<]+)", r"\1another label", drawing, count=1)
-        return match.group(1) + base64.b64encode(changed.encode()).decode()
+def redrawn(outputs, change):
+    def draw(match):
+        drawing = change(base64.b64decode(match.group(2)).decode())
+        return match.group(1) + base64.b64encode(drawing.encode()).decode()
 
     for o in shown(outputs, HTML):
-        o.data[HTML] = URI.sub(relabel, o.data[HTML], count=1)
+        o.data[HTML] = URI.sub(draw, o.data[HTML], count=1)
+
+
+def a_label_in_a_drawing(outputs):
+    redrawn(outputs, lambda drawing: re.sub(r"(<text[^>]*>)([^<]+)", r"\1another label", drawing, count=1))
 
 
 def the_sentence_of_a_drawing(outputs):
@@ -208,12 +211,7 @@ def a_drawing_lost(outputs):
 
 
 def a_drawing_of_another_kind(outputs):
-    def reshape(match):
-        drawing = base64.b64decode(match.group(2)).decode().replace("<text", "<tspan", 1)
-        return match.group(1) + base64.b64encode(drawing.encode()).decode()
-
-    for o in shown(outputs, HTML):
-        o.data[HTML] = URI.sub(reshape, o.data[HTML], count=1)
+    redrawn(outputs, lambda drawing: drawing.replace("<text", "<tspan", 1))
 
 
 def a_picture_mirrored(outputs):

@@ -452,6 +452,9 @@ def test_pages_for_reading_are_laid_out_and_kept_if_the_learner_wrote_in_them(ex
     page.write_text("# Words\n", encoding="utf-8")
     workcopy.make(folder, root=executed)
     assert (folder / "en" / "glossary.md").read_text(encoding="utf-8") == "# Words\n"
+    written = (folder / "en" / "glossary.md").stat().st_mtime_ns
+    workcopy.make(folder, root=executed)
+    assert (folder / "en" / "glossary.md").stat().st_mtime_ns == written, "what is in step is not written again"
     page.write_text("# More words\n", encoding="utf-8")
     made = workcopy.make(folder, root=executed)
     assert (folder / "en" / "glossary.md").read_text(encoding="utf-8") == "# More words\n"

@@ -151,7 +151,8 @@ def make(folder: str | Path, language: str | None = None, root: str | Path | Non
             offered.pop(name, None)
         for name, text in _pages(root).items():  # for reading; one in which the learner wrote stays as it is
             path = folder / name
-            if not path.exists() or _content(path.read_text("utf-8", "replace")) == delivered.get(name):
+            mine = _content(path.read_text("utf-8", "replace")) if path.exists() else None
+            if mine is None or mine == delivered.get(name) != _content(text):
                 _write(path, text)
                 delivered[name] = _content(text)
         for name in sorted(set(delivered) - set(fresh)):
