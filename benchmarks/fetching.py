@@ -101,7 +101,7 @@ def main(rounds: int) -> int:
             peer = OneRow(path)
             keys = draw.sample(table.keys(), 1_280)
             rows = [
-                compared("array file", peer, array, draw.sample(range(SIZE), 12_800), rounds),
+                compared("array file", peer, array, draw.sample(range(SIZE), SIZE), rounds),
                 compared("SQLite", OneByOne(table), table, keys, rounds),
                 compared("SQLite, decoded to images", OneByOne(decoded), decoded, keys, rounds),
             ]

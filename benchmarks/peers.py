@@ -1,10 +1,12 @@
 """The same images through other libraries' loaders, in turns; exits 1 when ours is not ahead of each, 2 when no peer is here.
 
-    python benchmarks/peers.py [ROUNDS] [SIZE]
+    python benchmarks/peers.py [ROUNDS] [SIZE] [PEER ...]
 
 Peers: torchdata's StatefulDataLoader, Hugging Face datasets, webdataset, litdata; each reads 28 x 28 images with a label from the
-kind of files that it is made for, in batches of 64, without workers and with 2. Ours and the documentation's own pattern read a
-memory-mapped array. None of the peers is needed by tutorlib. To measure against all, in an environment of their own:
+kind of files that it is made for, in batches of 64, without workers and with 2. Ours reads array files: `Sharded` through
+`datasets.ArrayFile`, `Batched` through numpy's own map of them. torchdata brings no files of its own: like the documentation's
+own pattern it reads that map sample by sample. None of the peers is needed by tutorlib. To measure against all, in an
+environment of their own:
 
     python -m venv peers
     peers/bin/pip install torch torchdata datasets webdataset litdata
@@ -25,15 +27,16 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, StackDataset, get_worker_info
 
+from tutorlib.datasets import ArrayFile
 from tutorlib.facts import Table
 from tutorlib.samplers import Batched, EpochSampler
 from tutorlib.sharding import Sharded
@@ -69,13 +72,16 @@ class Documented(IterableDataset):
         return iter(self.data[index] for index in range(first, len(self.data), step))
 
 
-def ours(data: Images) -> dict[str, Reading]:
+def ours(folder: Path) -> dict[str, Reading]:
+    data = StackDataset(*(ArrayFile(folder / name) for name in ("images.npy", "labels.npy")))
+
     def sharded(workers: int) -> Iterable[Any]:
         stream = Sharded(data, chunk=BATCH)
         return stream.follow(DataLoader(stream, batch_size=BATCH, num_workers=workers))
 
     def batched(workers: int) -> Iterable[Any]:
-        sampler, source = EpochSampler(len(data), BATCH, shuffle=False), Batched((data.images, data.labels))
+        columns = tuple(np.load(folder / name, mmap_mode="r") for name in ("images.npy", "labels.npy"))
+        sampler, source = EpochSampler(len(data), BATCH, shuffle=False), Batched(columns)
         return sampler.follow(DataLoader(source, sampler=sampler, batch_size=None, num_workers=workers))
 
     return {"Sharded": sharded, "Batched": batched}
@@ -133,11 +139,11 @@ def seconds(read: Reading, workers: int, size: int) -> float:
     return spent
 
 
-def main(rounds: int, size: int) -> int:
+def main(rounds: int, size: int, wanted: Sequence[str] = PEERS) -> int:
     warnings.filterwarnings("ignore")  # the peers' own
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
-    here = [name for name in PEERS if importlib.util.find_spec(name)]
-    for name in PEERS:
+    here = [name for name in wanted if importlib.util.find_spec(name)]
+    for name in wanted:
         if name not in here:
             print(f"{name} is not here: pip install {name}, best in an environment of its own (see the head of this file)")
     if not here:
@@ -147,7 +153,8 @@ def main(rounds: int, size: int) -> int:
         folder = Path(room)
         np.save(folder / "images.npy", np.random.RandomState(0).rand(size, 28, 28).astype(np.float32))
         data = Images(folder / "images.npy")
-        mine = ours(data)
+        np.save(folder / "labels.npy", data.labels)
+        mine = ours(folder)
         peers: dict[str, Reading] = {
             "the documentation's": lambda workers: DataLoader(Documented(data), BATCH, num_workers=workers)
         }
@@ -178,5 +185,5 @@ def main(rounds: int, size: int) -> int:
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    sys.exit(main(given[0] if given else 5, given[1] if len(given) > 1 else 50_000))
+    given = [int(word) for word in sys.argv[1:3]]
+    sys.exit(main(given[0] if given else 5, given[1] if len(given) > 1 else 50_000, sys.argv[3:] or PEERS))

@@ -557,6 +557,49 @@ def test_whole_batches_are_those_that_the_loader_makes_of_single_samples(name, k
         assert len(loader) == len(expected) and same(list(whole.follow(loader)), expected)
 
 
+MIXED = {
+    "odd": torch.arange(60, dtype=torch.uint8).reshape(60, 1).expand(60, 3),
+    "bool": np.arange(60) % 3 == 0,
+    "none": torch.empty(60, 0),
+    "float": torch.arange(120.0).reshape(60, 2).double(),
+    "learned": torch.arange(60.0).requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_worker_hands_over_a_batch_in_one_piece(context, shuffle):
+    if context not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {context} here")
+    columns = {name: Batched(source[0]) for name, source in SOURCES.items() if name not in ("dataset", "subset")}
+    for data in [Batched(MIXED)] if context == "spawn" else [Batched(MIXED), *columns.values()]:
+        here, there = (EpochSampler(60, 7, shuffle=shuffle) for _ in range(2))
+        alone = [batch for batch in DataLoader(data, sampler=here, batch_size=None)]
+        sent = list(DataLoader(data, sampler=there, batch_size=None, num_workers=1, multiprocessing_context=context))
+        assert same(sent, alone) and type(sent[0]) is type(alone[0])
+        batch = sent[0]
+        leaves = [batch] if isinstance(batch, torch.Tensor) else list(batch.values() if isinstance(batch, dict) else batch)
+        assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == 1
+        for leaf in leaves:  # and each has its own place in it
+            leaf.detach().zero_()
+        assert same(sent[1:], alone[1:]) and all(not leaf.any() for leaf in leaves)
+
+
+def test_keys_in_order_are_a_slice_until_they_are_changed():
+    first = next(iter(EpochSampler(6, 4, shuffle=False)))
+    assert first == [0, 1, 2, 3] and first.rows == slice(0, 4)
+    sent = pickle.loads(pickle.dumps(first))  # noqa: S301
+    assert sent == first and sent.rows == first.rows and (sent.seed, sent.epoch) == (0, 0)
+    first[0] = 5
+    assert first.rows is None and Batched(LABELS)[first].tolist() == [5, 1, 2, 3]
+    for change in ("reverse", "clear", "pop"):
+        keys = Keys(range(2, 5))
+        getattr(keys, change)()
+        assert keys.rows is None and Batched(LABELS)[keys].tolist() == list(keys)
+    shuffled = next(iter(EpochSampler(6, 4)))
+    assert shuffled.rows is None and pickle.loads(pickle.dumps(shuffled)) == shuffled  # noqa: S301
+
+
 def test_whole_batches_are_audited_resumed_and_keyed(tmp_path):
     def loaders(shuffle, workers=0):
         samplers = [EpochSampler(60, 7, rank=rank, world=3, shuffle=shuffle) for rank in range(3)]

@@ -21,6 +21,7 @@ only the state in the middle of it cannot be told, and `state_dict` says so.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ __all__ = ["Batched", "EpochSampler", "Grouped", "Keyed", "Keys", "LengthBatches
 class Keys(list[int]):
     """The indices of one batch: a list, which also knows the `seed` and the `epoch` of its order, even in a worker.
 
+    `rows` is the slice that they are, where that is known because the order is 0, 1, 2, ..., or None.
+
     >>> keys = Keys([4, 2], seed=0, epoch=3)
     >>> keys, keys.epoch, keys == [4, 2]
     ([4, 2], 3, True)
@@ -47,9 +50,26 @@ class Keys(list[int]):
     def __init__(self, indices: Sequence[int] = (), seed: int = 0, epoch: int = 0) -> None:
         super().__init__(indices)
         self.seed, self.epoch = seed, epoch
+        self.rows = slice(indices.start, indices.stop) if isinstance(indices, range) and indices.step == 1 else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Keys, (list(self), self.seed, self.epoch)
+        same = range(self.rows.start, self.rows.stop) if self.rows else list(self)
+        return Keys, (same, self.seed, self.epoch)
+
+
+def _changing(name: str) -> Callable[..., Any]:
+    def method(self: Keys, *arguments: Any, **options: Any) -> Any:
+        self.rows = None
+        return getattr(list, name)(self, *arguments, **options)
+
+    return method
+
+
+for _name in (
+    *("__setitem__", "__delitem__", "__iadd__", "__imul__"),
+    *("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"),
+):
+    setattr(Keys, _name, _changing(_name))  # a list that was changed is no slice any more
 
 
 class EpochSampler(Sampler[list[int]]):
@@ -167,8 +187,11 @@ class EpochSampler(Sampler[list[int]]):
 
     def _indices(self, plan: Plan, order: torch.Tensor, seed: int, epoch: int) -> Iterator[Keys]:
         size, numbers = plan.size, order.numpy()  # which slices faster than a tensor
+        in_order = not self.shuffle and bool((numbers == np.arange(len(numbers))).all())
         for begin, stop in plan.of(self.rank):
-            if stop <= size:
+            if stop <= size and in_order:
+                yield Keys(range(begin, stop), seed, epoch)
+            elif stop <= size:
                 yield Keys(numbers[begin:stop].tolist(), seed, epoch)
             else:
                 yield Keys([int(numbers[position % size]) for position in range(begin, stop)], seed, epoch)
@@ -619,8 +642,9 @@ class Batched(Dataset):
     `source`: a tensor or an array of one sample a row (a memory-mapped one too), or a tuple, namedtuple or dict of those with
     equally many rows: neighbours (`shuffle=False`) are a slice, others are gathered; the batch is what default_collate makes of
     the samples, a copy of its own. `copy=False`: without workers a slice is a view of the source, and writing into the batch
-    writes into the source. Or any map-style dataset, `Keyed` and torch's Subset included: its
-    `__getitems__`, if it has one, is asked for all of a batch, and `collate_fn` (default_collate) makes the batch.
+    writes into the source. A worker reads the columns of a batch into one piece of shared memory. Or any map-style dataset,
+    `Keyed` and torch's Subset included: its `__getitems__`, if it has one, is asked for all of a batch, and `collate_fn`
+    (default_collate) makes the batch.
 
     The plan is the sampler's, so ranks, steps, `len(loader)`, `follow`, resuming and `audit` are as ever; every sampler of this
     module will do. Errors: TypeError for a source that is none of these, ValueError for columns that differ in rows,
@@ -636,13 +660,13 @@ class Batched(Dataset):
 
     def __init__(self, source: Any, collate_fn: Callable[[list[Any]], Any] = default_collate, *, copy: bool = True) -> None:
         self.source, self.collate_fn, self.copy = source, collate_fn, copy
-        columns = _columns(source)
-        if columns is None and not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
+        self._columns = _columns(source)
+        if self._columns is None and not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
             raise TypeError(f"{type(source).__name__} is no source: it needs __len__ and __getitem__, or is made of tensors")
-        rows = list(dict.fromkeys(len(column) for column in columns or [source]))
+        rows = list(dict.fromkeys(len(column) for column in self._columns or [source]))
         if len(rows) > 1:
             raise ValueError(f"columns hold one row a sample: found {' and '.join(map(str, rows))} rows")
-        self._rows, self._in_columns = rows[0], columns is not None
+        self._rows = rows[0]
 
     def __len__(self) -> int:
         return self._rows
@@ -654,37 +678,74 @@ class Batched(Dataset):
                 f"Batched reads the list of indices of a batch: found {keys!r}; use "
                 "DataLoader(batched, sampler=EpochSampler(...), batch_size=None)"
             )
-        if not self._in_columns:
+        if self._columns is None:
             many = getattr(self.source, "__getitems__", None)
             return self.collate_fn(many(keys) if many else [self.source[key] for key in keys])
-        lowest = keys[0] if keys else 0
-        highest = lowest + len(keys) - 1
-        neighbours = keys == [*range(lowest, highest + 1)]
-        if not neighbours:
-            lowest, highest = min(keys), max(keys)
+        rows: Rows = getattr(keys, "rows", None) or _rows(keys)
+        lowest, highest = (rows.start, rows.stop - 1) if isinstance(rows, slice) else (min(keys), max(keys))
         if lowest < 0 or highest >= self._rows:
             raise IndexError(f"index {lowest if lowest < 0 else highest}: the source has {self._rows} samples, from 0")
-        return _of_columns(self.source, slice(lowest, highest + 1) if neighbours else torch.tensor(keys), self.copy)
+        if get_worker_info() is not None:
+            batch = _shared(self._columns, rows, len(keys))
+        else:
+            batch = [_read(column, rows, self.copy) for column in self._columns]
+        if isinstance(self.source, dict):
+            return dict(zip(self.source, batch, strict=True))
+        if isinstance(self.source, tuple):
+            return type(self.source)(*batch) if hasattr(self.source, "_fields") else tuple(batch)
+        return batch[0]
 
 
-def _columns(source: Any) -> list[Any] | None:
+Column = torch.Tensor | np.ndarray
+Rows = slice | torch.Tensor  # of neighbours, or any
+
+
+def _columns(source: Any) -> list[Column] | None:
     """The tensors and arrays of which a source is made; None if it is made otherwise."""
     found = list(source.values()) if isinstance(source, dict) else list(source) if isinstance(source, tuple) else [source]
     return found if found and all(isinstance(one, (torch.Tensor, np.ndarray)) and one.ndim for one in found) else None
 
 
-def _of_columns(source: Any, rows: slice | torch.Tensor, copy: bool) -> Any:
-    if isinstance(source, torch.Tensor):
-        if isinstance(rows, torch.Tensor):
-            return source.index_select(0, rows)
-        if get_worker_info() is not None:
-            # Torch's collate copies straight into shared memory; a view would take all of the source there with it.
-            return default_collate([source[rows]])[0]
-        return source[rows].clone() if copy else source[rows]
-    if isinstance(source, np.ndarray):
-        found = source[rows if isinstance(rows, slice) else rows.numpy()]
-        return torch.from_numpy(found if not copy and found.flags.writeable else np.array(found))
-    if isinstance(source, dict):
-        return {name: _of_columns(column, rows, copy) for name, column in source.items()}
-    batch = [_of_columns(column, rows, copy) for column in source]
-    return type(source)(*batch) if hasattr(source, "_fields") else batch  # as in torch, a plain tuple becomes a list
+def _rows(keys: list[int]) -> Rows:
+    first = keys[0] if keys else 0
+    neighbours = range(first, first + len(keys))
+    return slice(first, neighbours.stop) if keys == [*neighbours] else torch.tensor(keys)
+
+
+def _read(column: Column, rows: Rows, copy: bool) -> torch.Tensor:
+    if isinstance(column, torch.Tensor):
+        if isinstance(rows, slice):
+            return column[rows].clone() if copy else column[rows]
+        return column.index_select(0, rows)
+    found = column[rows if isinstance(rows, slice) else rows.numpy()]
+    return torch.from_numpy(found if not copy and found.flags.writeable else np.array(found))
+
+
+def _shared(columns: list[Column], rows: Rows, count: int) -> list[torch.Tensor]:
+    """These `count` rows of all columns, read straight into one piece of shared memory.
+
+    A worker hands over a descriptor for each piece, and the main process asks for it through a socket. That takes longer than
+    to copy a batch, so the columns of a batch share one. (A view would take the whole of its column into shared memory.)
+    """
+    kinds = [
+        column if isinstance(column, torch.Tensor) else torch.from_numpy(np.empty((0, *column.shape[1:]), column.dtype))
+        for column in columns
+    ]
+    shapes = [(count, *kind.shape[1:]) for kind in kinds]
+    sizes = [math.prod(shape) * kind.itemsize for shape, kind in zip(shapes, kinds, strict=True)]
+    starts = [*itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0)]
+    memory = torch.empty(starts[-1], dtype=torch.uint8).share_memory_()
+    batch = []
+    for column, kind, shape, size, start in zip(columns, kinds, shapes, sizes, starts, strict=False):
+        place = memory[start : start + size].view(kind.dtype).view(shape)
+        if isinstance(column, np.ndarray):
+            if isinstance(rows, slice):
+                np.copyto(place.numpy(), column[rows])
+            else:
+                np.take(column, rows.numpy(), axis=0, out=place.numpy(), mode="clip")  # any other mode makes a copy first
+        elif isinstance(rows, slice) or column.device.type != "cpu":
+            place.copy_(column.detach()[rows])
+        else:
+            torch.index_select(column.detach(), 0, rows, out=place)
+        batch.append(place)
+    return batch

@@ -342,18 +342,17 @@ def _deal(source: Any, place: Place, chunk: int, start: int, part: int) -> Itera
     """The samples of `place` from position `start` on, less the first `part` of its rank's next run."""
     runs = _indexed_runs if _is_map_style(source) else _streamed_runs
     skipped = part if place.worker == 0 else 0  # a rank's next run is its worker 0's first
-    return itertools.islice(runs(source, start + place.index * chunk, chunk, (place.count - 1) * chunk), skipped, None)
+    samples = runs(source, start + place.index * chunk, chunk, (place.count - 1) * chunk)
+    return itertools.islice(samples, skipped, None) if skipped else samples
 
 
 def _indexed_runs(source: Any, first: int, chunk: int, gap: int) -> Iterator[Any]:
     keys = list(source.keys()) if hasattr(source, "keys") else range(len(source))
-    if chunk == 1:
-        yield from map(source.__getitem__, keys[first :: gap + 1])
-        return
-    bulk = getattr(source, "__getitems__", None)
-    for start in range(first, len(keys), chunk + gap):
-        run = keys[start : start + chunk]
-        yield from bulk(list(run)) if bulk else map(source.__getitem__, run)
+    starts, bulk = range(first, len(keys), chunk + gap), getattr(source, "__getitems__", None)
+    if bulk and chunk > 1:
+        return itertools.chain.from_iterable(bulk(list(keys[start : start + chunk])) for start in starts)
+    # One flat expression: each level of `yield from` or `map` would cost as much again for every sample.
+    return (source[key] for start in starts for key in keys[start : start + chunk])
 
 
 def _streamed_runs(source: Iterable[Any], first: int, chunk: int, gap: int) -> Iterator[Any]:
@@ -440,10 +439,12 @@ class Plan(Facts):
 
     def of(self, rank: int) -> Iterator[Span]:
         """The positions of each batch of one rank, in turn; steps in which it has none are left out."""
-        for step in range(len(self)):
-            begin, stop = self.at(step, rank)
-            if stop > begin:
-                yield begin, stop
+        if not 0 <= rank < self.world:
+            raise IndexError(f"rank {rank}: the plan has {self.world} ranks")
+        size = self.batch_size or 0
+        first, step = self.start + rank * size, self.world * size
+        full = ((first + number * step, first + number * step + size) for number in range(self.full))
+        return itertools.chain(full, (row[rank] for row in self.tail if row[rank][1] > row[rank][0]))
 
     def count(self, rank: int) -> int:
         """How many batches a rank gets: `len(plan)` for every rank, unless the remainder is "uneven"."""
