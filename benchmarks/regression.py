@@ -32,6 +32,7 @@ from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 for path in sys.argv[1:]:
     shell.reset(new_session=True)
+    shell.user_module.__spec__ = None  # reset takes it out, and processes that are spawned ask for it
     os.chdir(tempfile.mkdtemp())
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for cell in json.load(open(path, encoding="utf-8"))["cells"]:

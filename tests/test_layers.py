@@ -10,7 +10,7 @@ import pytest
 import tutorlib
 
 PACKAGE = Path(tutorlib.__file__).parent
-FLOOR_0 = {"facts"}
+FLOOR_0 = {"facts", "processes"}
 FLOOR_1 = {"datasets", "sharding", "collate", "cells", "ranks", "archive", "warm"}
 FLOOR_2 = {
     "trace",
@@ -28,16 +28,17 @@ FLOOR_2 = {
 }
 MAY_IMPORT = {
     "facts": set(),
+    "processes": set(),
     "datasets": {"facts"},
     "sharding": {"facts"},
     "collate": {"facts"},
     "cells": {"facts"},
-    "ranks": {"facts"},
+    "ranks": {"facts", "processes"},
     "archive": set(),
     "trace": {"facts", "sharding"},
     "samplers": {"facts", "sharding"},
     "audit": {"facts", "trace"},
-    "checkpoint": {"facts", "archive"},
+    "checkpoint": {"facts", "processes", "archive"},
     "export": {"facts"},
     "pictures": {"facts"},
     "lessons": {"facts"},

@@ -151,6 +151,78 @@ def test_worker_processes_of_every_kind_run_in_a_forked_kernel(template):
     assert said == "fork 1\nspawn 1\nchild\n4"
 
 
+SERVED = """
+import os, sys
+
+
+def about():
+    return os.getpid(), os.getppid(), "numpy" in sys.modules, os.environ.get("MINE"), os.getcwd(), getattr(os, "mark", None)
+
+
+def speak():
+    print("the worker speaks", flush=True)
+"""
+
+
+def test_the_fork_server_of_a_forked_kernel_is_forked_and_a_new_python_all_the_same(template, tmp_path):
+    (tmp_path / "served.py").write_text(SERVED)
+    asks = """
+        import multiprocessing, os, served
+        os.environ["MINE"], os.mark = "7", "set here"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["numpy"])
+        draw = context.Pool(2)
+        (pid, server, *about), (_, same, *_) = draw.apply(served.about), draw.apply(served.about)
+        print(about == [True, "7", os.getcwd(), None], same == server, server != os.getpid())
+        draw.close(); draw.join()
+        talk = context.Process(target=served.speak)
+        talk.start(); talk.join()
+        with open(f"/proc/{server}/cmdline", "rb") as file:
+            print("FORKED" if b"template.py" in file.read() else "STARTED")
+    """
+    for socket, how in ((str(template.socket), "FORKED"), ("", "STARTED")):
+        os.environ[warm.SOCKET] = socket
+        try:
+            # PYTEST_CURRENT_TEST makes a kernel leave out what child processes write.
+            with Kernel({k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}, cwd=str(tmp_path)) as kernel:
+                said = kernel(asks)
+                assert "the worker speaks" in said
+                lines = [line for line in said.splitlines() if line != "the worker speaks"]
+                assert lines == ["True True True", how]
+                server = int(kernel("print(server)"))
+            assert ends(server), "no server outlives its kernel"
+        finally:
+            os.environ[warm.SOCKET] = str(template.socket)
+
+
+def test_a_fork_server_that_ends_is_followed_by_another_and_one_that_wants_another_start_is_started(template):
+    with Kernel() as kernel:
+        said = kernel("""
+            import multiprocessing, os, signal, time
+            from multiprocessing import forkserver, util
+            context = multiprocessing.get_context("forkserver")
+            def server():
+                with context.Pool(1) as pool:
+                    return pool.apply(os.getppid)
+            def how(pid):
+                return "forked" if b"template.py" in open(f"/proc/{pid}/cmdline", "rb").read() else "started"
+            first = server()
+            print(how(first), first == server())
+            os.kill(first, signal.SIGKILL)
+            stands_in = forkserver._forkserver._forkserver_pid
+            while open(f"/proc/{stands_in}/stat").read().split()[2] != "Z":
+                time.sleep(0.01)
+            second = server()
+            print(how(second), second != first)
+            os.kill(second, signal.SIGKILL)
+            while open(f"/proc/{forkserver._forkserver._forkserver_pid}/stat").read().split()[2] != "Z":
+                time.sleep(0.01)
+            os.environ["PYTHONHASHSEED"] = "5"
+            print(how(server()))
+        """)
+    assert said == "forked True\nforked True\nstarted"
+
+
 def test_a_widget_registers_with_the_forked_kernel(template):
     with Kernel() as kernel:
         assert kernel("from ipywidgets import IntSlider; s = IntSlider(3); s.value = 4; print(s.value, s.comm is not None)") == (

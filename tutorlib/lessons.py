@@ -574,7 +574,8 @@ def kernel_environment(ipython: str | Path) -> dict[str, str]:
     """The environment in which lessons are executed and verified: the same on every machine as far as it can be.
 
     `ipython` is an empty folder that stands for the user's IPython profile. Colours, terminals and settings of
-    tutorlib, pytest and Python's warnings are taken out; hashes are fixed, so that the order of sets is.
+    tutorlib, pytest and Python's warnings are taken out; hashes are fixed, so that the order of sets is. That a loader has
+    more workers than the machine has cores is not told: what is compared must not depend on cores.
 
     >>> kernel_environment("empty")["PYTHONHASHSEED"]
     '0'
@@ -586,6 +587,7 @@ def kernel_environment(ipython: str | Path) -> dict[str, str]:
     return kept | {
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
+        "PYTHONWARNINGS": "ignore:This DataLoader will create:UserWarning",
         "PYTHON_COLORS": "0",
         "NO_COLOR": "1",
         "TERM": "dumb",

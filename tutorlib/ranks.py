@@ -35,6 +35,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from tutorlib import processes
+
 __all__ = ["Here", "RankError", "here", "run"]
 
 _IMPORTABLE = "define it in a module, or in a cell under %%importable"
@@ -54,13 +56,15 @@ def run(
     *args: Any,
     world: int = 2,
     limit: float = 120.0,
-    start_method: str = "spawn",
+    start_method: str | None = None,
     **kwargs: Any,
 ) -> list[Any]:
     """Call `function(*args, **kwargs)` on `world` new processes that form a gloo group; each rank's result, in order.
 
     Within it `torch.distributed` is ready, and the variables that torchrun sets (RANK, LOCAL_RANK, WORLD_SIZE, ...) are set.
     What the ranks print comes out here afterwards, rank by rank. Function, arguments and results travel by pickle.
+    `start_method`: by default the quickest that shares nothing with this process. That is forkserver with torch imported once,
+    so that only the first call takes seconds; on Windows it is spawn, and each rank imports torch.
 
     Raises `TypeError` for a function that a new process cannot import (a lambda, one of an ordinary notebook cell), and
     `RankError`, with all ranks ended, when a rank raises, dies, or is not done within `limit` seconds.
@@ -73,10 +77,11 @@ def run(
     if not limit > 0:
         raise ValueError(f"limit is {limit!r}, expected seconds, more than 0")
     methods = multiprocessing.get_all_start_methods()
-    if start_method not in methods:
+    if start_method is not None and start_method not in methods:
         raise ValueError(f"start_method is {start_method!r}, expected one of {', '.join(methods)}")
     call = _packed(function, args, kwargs)
-    context: Any = multiprocessing.get_context(start_method)
+    context: Any = processes.fresh(__name__) if start_method is None else multiprocessing.get_context(start_method)
+    environment = dict(os.environ)
     deadline = time.monotonic() + limit
     # Port 0 lets the system choose: the store listens before anybody is told the number, so no other program can take it.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=_libuv())
@@ -86,7 +91,7 @@ def run(
             for rank in range(world):
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=_main, args=(rank, world, store.port, limit, call, folder, sender), name=f"rank {rank}"
+                    target=_main, args=(rank, world, store.port, limit, call, environment, folder, sender), name=f"rank {rank}"
                 )
                 with warnings.catch_warnings():
                     # From Python 3.12 on a fork beside threads is deprecated; who asks for "fork" here wants just that.
@@ -169,7 +174,11 @@ class _End(NamedTuple):
     content: Any
 
 
-def _main(rank: int, world: int, port: int, limit: float, call: bytes, folder: str, answer: Any) -> None:
+def _main(
+    rank: int, world: int, port: int, limit: float, call: bytes, environment: dict[str, str], folder: str, answer: Any
+) -> None:
+    os.environ.clear()  # a process of a forkserver has what the variables were when that was started
+    os.environ.update(environment)
     if hasattr(os, "setsid"):
         os.setsid()  # a group of processes of its own, so that its workers can be ended with it
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()

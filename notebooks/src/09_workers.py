@@ -42,13 +42,13 @@
 
 # %% tags=["setup"]
 import functools
-import gc
 import inspect
 import multiprocessing
 import os
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 import numpy as np
@@ -347,7 +347,7 @@ for how in ("KeyError", "BadFile"):
             lines = str(error).strip().splitlines()
             row = {"raised": how, "num_workers": workers, "arrives as": type(error).__name__, "first line": lines[0]}
             rows.append({**row, "last line": lines[-1] if len(lines) > 1 else None})
-        gc.collect()  # an error from a worker keeps its iterator alive in a cycle, and with it the worker
+            traceback.clear_frames(error.__traceback__)  # they hold the loader's iterator, and with it the worker
 print(exercises.predict(my_guess, torch=rows[3]["arrives as"]))
 facts.Table("what the training loop catches", rows)
 

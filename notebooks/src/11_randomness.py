@@ -43,8 +43,8 @@
 # `Dice` 同时用四个生成器：大家共用的三个（`random`、`np.random`、`torch`），再加一个自带的。
 
 # %% tags=["setup"]
-import gc
 import multiprocessing
+import traceback
 from dataclasses import dataclass
 
 import numpy as np
@@ -326,7 +326,7 @@ except ValueError as error:
     lines = str(error).strip().splitlines()
     print("the whole loader stops:", lines[0])
     print(lines[-1], "\n")
-gc.collect()  # an error from a worker keeps its iterator alive in a cycle, and with it the worker
+    traceback.clear_frames(error.__traceback__)  # they hold the loader's iterator, and with it the worker
 print(exercises.predict(my_guess, torch=[name for name, answer in told.items() if answer == "accepted"]))
 facts.Table("given the 64-bit seed of a worker", [{"function": name, "answer": answer} for name, answer in told.items()])
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tutorlib import processes
 from tutorlib.checkpoint.base import CheckpointError, an, differences, first_line, is_part, same, state_of
 from tutorlib.checkpoint.reading import load
 from tutorlib.checkpoint.resuming import RandomState, resume
@@ -77,7 +78,7 @@ def overwrite_killed(*saves: Callable[..., Any], times: int = 4, size: int = 1_0
         raise ValueError(f"overwrite_killed needs a way of saving and times and size of at least 1, found {times} and {size}")
     for function in saves:
         _importable(function)
-    context = multiprocessing.get_context("spawn")
+    context = processes.fresh("tutorlib.checkpoint")
     answer, asked = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = context.Process(target=_overwrite_all, args=(saves, times, size, folder, asked))
@@ -414,7 +415,7 @@ def _in_a_new_process(
     make: Callable[[], Any], step: Callable[..., Any], m: int, seed: int, folder: Path, forgetting: Sequence[str | None]
 ) -> Iterator[_Half]:
     """The second halves, one after the other, in one process that knows nothing of this one but its files."""
-    context = multiprocessing.get_context("spawn")
+    context = processes.fresh("tutorlib.checkpoint")
     answer, asked = context.Pipe(duplex=False)
     work = (make, step, m, seed, folder, forgetting, torch.get_num_threads(), asked)
     process = context.Process(target=_all_second_halves, args=work)

@@ -3,7 +3,7 @@
 Starting a kernel and importing torch and torchvision costs seconds, and a suite of notebooks pays it for each. Here one
 *template* process imports once (`tutorlib.warm.template`); every kernel is a fork of it (`tutorlib.warm.provisioner`, a
 kernel provisioner of jupyter_client), and a fork is a process of its own: what one notebook does to its modules, seeds,
-environment, folder or threads, the next one never sees.
+environment, folder or threads, the next one never sees. The fork server of a kernel's multiprocessing is forked from it too.
 
     with warm.Template(["torch", "torchvision"]) as template:
         template.use()                 # kernels that this process starts from now on are forks
@@ -18,7 +18,6 @@ import ast
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BASE", "SOCKET", "Template", "WarmError", "imports", "same_start", "why_not"]
+__all__ = ["BASE", "SOCKET", "Template", "WarmError", "imports", "why_not"]
 
 SOCKET = "TUTORLIB_WARM"  # the variable that tells child processes (pytest's workers) where the template listens
 PATIENCE = 180.0  # seconds: a busy machine needs long for its imports
@@ -46,10 +45,6 @@ BASE = (
     "tornado.platform.asyncio",
     "sqlite3",
     "psutil",
-)
-# What is read once, while Python or a library loads: a template stands only for kernels that have the same values.
-_READ_AT_START = re.compile(
-    "(PYTHON|OMP_|MKL_|OPENBLAS_|GOMP_|KMP_|TORCH|PYTORCH|CUDA|NVIDIA|LD_|MPL|MALLOC_|LC_|LANG|VIRTUAL_ENV|ATEN_|TRITON_|HOME)"
 )
 _SCRIPT = str(Path(__file__).with_name("template.py"))  # by path: kernels find modules where they would find them anyway
 
@@ -137,15 +132,6 @@ def _installed(name: str) -> bool:
     return False
 
 
-def same_start(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that decide how Python and its libraries load.
-
-    >>> same_start({"PYTHONHASHSEED": "0", "IPYTHONDIR": "x", "OMP_NUM_THREADS": "1"})
-    {'PYTHONHASHSEED': '0', 'OMP_NUM_THREADS': '1'}
-    """
-    return {name: value for name, value in environment.items() if _READ_AT_START.match(name)}
-
-
 class Template:
     """The process from which kernels are forked; it ends when this object is closed, or with the process that made it.
 
@@ -186,6 +172,8 @@ class Template:
         finally:
             os.close(reading)
         (self.folder / "pid").write_text(str(self.process.pid))
+        from tutorlib.warm.template import same_start  # not everywhere
+
         (self.folder / "start.json").write_text(json.dumps([sys.executable, same_start(self.environment)]), encoding="utf-8")
 
     def wait(self, patience: float = PATIENCE) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from tutorlib.warm import PATIENCE, SOCKET, same_start
+from tutorlib.warm import PATIENCE, SOCKET
+from tutorlib.warm.template import same_start
 
 __all__ = ["WarmProvisioner"]
 

@@ -3,6 +3,9 @@
 One connection a kernel. The client sends its standard input, output and error and a line of JSON (`argv`, `env`, `cwd`);
 a line with the `pid` comes back at once, and one with the exit `code` when the kernel has ended. A client that hangs up
 is gone or done, and its kernel is killed; when OWNER (a pipe) closes, all are, and the template ends.
+
+A kernel is a client too: the fork server of its multiprocessing, a new Python that imports what it is told and forks workers,
+comes from here as well (`code`, and descriptors with their `numbers`). What multiprocessing spawns is started as ever.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -19,21 +23,39 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["main"]
+__all__ = ["main", "same_start"]
+
+# What is read once, while Python or a library loads: a template stands only for processes that have the same values.
+# (Matplotlib's backend can be changed afterwards, and `_as_if_new` does.)
+_READ_AT_START = re.compile(
+    "(PYTHON|OMP_|MKL_|OPENBLAS_|GOMP_|KMP_|TORCH|PYTORCH|CUDA|NVIDIA|LD_|MPL(?!BACKEND)|MALLOC_|LC_|LANG|VIRTUAL_ENV|ATEN_|TRITON_|HOME)"
+)
+
+
+def same_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that decide how Python and its libraries load.
+
+    >>> same_start({"PYTHONHASHSEED": "0", "IPYTHONDIR": "x", "OMP_NUM_THREADS": "1"})
+    {'PYTHONHASHSEED': '0', 'OMP_NUM_THREADS': '1'}
+    """
+    return {name: value for name, value in environment.items() if _READ_AT_START.match(name)}
 
 
 class Request(NamedTuple):
-    """What a client wants: a kernel with these arguments, environment, folder and standard streams."""
+    """What a client wants: a kernel with these arguments, or a process that runs `code`; where, and with which descriptors."""
 
     argv: list[str]
     env: dict[str, str]
     cwd: str
     streams: list[int]
+    numbers: list[int]  # of the streams, in the new process
+    code: str
 
 
 def main(words: Sequence[str]) -> None:
@@ -86,8 +108,10 @@ def _template(path: str, owner: int, base: Sequence[str], modules: Sequence[str]
     about = {"modules": list(modules), "left_out": left_out, "threads": threads}
     Path(path).with_name("about.json").write_text(json.dumps(about), encoding="utf-8")
     request = _serve(path, owner)
-    if request is not None:
-        _become_kernel(request, added)
+    if request is not None and request.code:
+        _become_server(request, added)
+    elif request is not None:
+        _become_kernel(request, added, path)
 
 
 def _import(name: str) -> str:
@@ -183,7 +207,7 @@ def _serve(path: str, owner: int) -> Request | None:
 
 def _received(client: socket.socket) -> Request:
     client.settimeout(10)
-    data, streams, _, _ = socket.recv_fds(client, 65536, 3)
+    data, streams, _, _ = socket.recv_fds(client, 65536, 16)
     while not data.endswith(b"\n"):
         more = client.recv(65536)
         if not more:
@@ -191,7 +215,10 @@ def _received(client: socket.socket) -> Request:
         data += more
     client.settimeout(None)
     asked = json.loads(data)
-    return Request(asked["argv"], asked["env"], asked["cwd"], streams)
+    numbers = asked.get("numbers", [0, 1, 2])
+    if len(numbers) != len(streams):
+        raise ValueError(f"{len(streams)} descriptors came for {numbers}")
+    return Request(asked["argv"], asked["env"], asked["cwd"], streams, numbers, asked.get("code", ""))
 
 
 def _tell(client: socket.socket, facts: dict[str, int]) -> None:
@@ -213,18 +240,21 @@ def _kill(pid: int) -> None:
             return
 
 
-# Becoming a kernel ----------------------------------------------------------------------------------------------------
+# Becoming a kernel, or a fork server -----------------------------------------------------------------------------------
 
 
-def _become_kernel(request: Request, added: dict[str, str]) -> None:
-    """Do what `python -m ipykernel_launcher` does, in a process that already has its modules, and nothing else from before."""
+def _become(request: Request, added: dict[str, str]) -> None:
+    """Be a new process of this client: in a session of its own, with its descriptors, environment and folder."""
+    import fcntl  # not everywhere, and no system without it comes here
+
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
+    high = [fcntl.fcntl(stream, fcntl.F_DUPFD, 256) for stream in request.streams]  # out of the way of any number
     for stream in request.streams:
-        if stream > 2:
-            os.close(stream)
+        os.close(stream)
+    for stream, number in zip(high, request.numbers, strict=True):
+        os.dup2(stream, number)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(request.env | added)
     time.tzset()
@@ -232,6 +262,12 @@ def _become_kernel(request: Request, added: dict[str, str]) -> None:
     sys.argv = request.argv
     _as_if_new()
     gc.enable()
+
+
+def _become_kernel(request: Request, added: dict[str, str], path: str) -> None:
+    """Do what `python -m ipykernel_launcher` does, in a process that already has its modules, and nothing else from before."""
+    _become(request, added)
+    _fork_servers_from(path, dict(os.environ))
     try:
         from ipykernel.kernelapp import IPKernelApp
 
@@ -244,6 +280,69 @@ def _become_kernel(request: Request, added: dict[str, str]) -> None:
     except Exception:
         traceback.print_exc()
         raise
+
+
+def _become_server(request: Request, added: dict[str, str]) -> None:
+    """Do what `python -c CODE` does."""
+    _become(request, added)
+    sys.path.insert(0, "")
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    code = 0
+    try:
+        exec(request.code, sys.modules["__main__"].__dict__)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _fork_servers_from(path: str, began: Mapping[str, str]) -> None:
+    """In a kernel: when multiprocessing starts its fork server, a new Python for which nothing but modules counts, fork it."""
+    from multiprocessing import util
+
+    start: Any = util.spawnv_passfds
+    flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+
+    def spawnv_passfds(program: Any, arguments: Any, descriptors: Any) -> int:
+        words, numbers = list(map(os.fsdecode, arguments)), [0, 1, 2, *sorted(map(int, descriptors))]
+        usual = [sys.executable, *flags, "-c"]
+        if (
+            words[:-1] != usual
+            or os.fsdecode(program) != sys.executable
+            or not words[-1].startswith("from multiprocessing.forkserver import main")
+            or same_start(os.environ) != same_start(began)
+        ):
+            return int(start(program, arguments, descriptors))
+        asked = {"argv": ["-c"], "env": dict(os.environ), "cwd": str(Path.cwd()), "code": words[-1]}
+        template = socket.socket(socket.AF_UNIX)
+        ending, its_end = os.pipe()  # held by the server alone: it closes when that ends
+        try:
+            template.connect(path)
+            template.settimeout(30)
+            data = json.dumps({**asked, "numbers": [*numbers, max(numbers) + 1]}).encode() + b"\n"
+            sent = socket.send_fds(template, [data], [*numbers, its_end])
+            template.sendall(data[sent:])
+            if not template.recv(4096):
+                raise ConnectionError("the template did not answer")
+            # A process can wait only for children of its own. So one stands for the server and ends when that does.
+            wait = f"import os; os.read({ending}, 1)"
+            pid = start(program, [program, b"-I", b"-S", b"-c", wait.encode()], [ending])
+            kept.append(template)  # the template ends the server when this hangs up
+            return int(pid)
+        except (OSError, ValueError):
+            template.close()
+            return int(start(program, arguments, descriptors))
+        finally:
+            os.close(ending)
+            os.close(its_end)
+
+    kept: list[socket.socket] = []
+    util.spawnv_passfds = spawnv_passfds  # type: ignore[assignment]
 
 
 def _as_if_new() -> None:
