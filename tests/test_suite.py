@@ -347,3 +347,12 @@ def test_where_kernels_cannot_be_forked_they_start_as_ever_and_it_says_so(tmp_pa
     assert done.returncode == 0 and "kernels: started one by one (fork is safe on Linux only)" in done.stdout, done.stdout
     assert re.search(r"= notebooks =+\n+ +\d+\.\d s  a\.ipynb\n", done.stdout), "it says how long each took"
     assert suite.check([path], kernels="cold").kernels == "kernels: started one by one (as asked)"
+
+
+def test_a_kernel_that_ends_while_it_starts_is_told_at_once(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import os, sys\nif 'ipykernel_launcher' in sys.orig_argv: os._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    report = suite.check([written(tmp_path, "a", ("print(1)", "1\n"))], kernels="cold")
+    assert not report.ok and report.findings[0].what == "setup failed"
+    assert report.findings[0].found == "RuntimeError: the kernel ended before it answered"

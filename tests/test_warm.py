@@ -167,7 +167,7 @@ def speak():
 def test_the_fork_server_of_a_forked_kernel_is_forked_and_a_new_python_all_the_same(template, tmp_path):
     (tmp_path / "served.py").write_text(SERVED)
     asks = """
-        import multiprocessing, os, served
+        import multiprocessing, os, served, time
         os.environ["MINE"], os.mark = "7", "set here"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["numpy"])
@@ -177,6 +177,7 @@ def test_the_fork_server_of_a_forked_kernel_is_forked_and_a_new_python_all_the_s
         draw.close(); draw.join()
         talk = context.Process(target=served.speak)
         talk.start(); talk.join()
+        time.sleep(0.5)  # what a child writes comes by a pipe, in its own time
         with open(f"/proc/{server}/cmdline", "rb") as file:
             print("FORKED" if b"template.py" in file.read() else "STARTED")
     """
@@ -318,3 +319,14 @@ def test_the_imports_of_notebooks_are_those_that_all_can_share(tmp_path):
         "torch.utils.data",
     )
     assert json.loads(first.read_text())["nbformat"] == 4
+
+
+def test_what_a_library_imports_at_its_first_use_is_imported_too(tmp_path):
+    plain = book(tmp_path / "plain.ipynb", "import torch\nmodel = torch.nn.Linear(1, 1)")
+    widgets = book(tmp_path / "widgets.ipynb", "from tutorlib import datasets, widgets")
+    compiled = book(tmp_path / "compiled.ipynb", "import torch\nmodel = torch.compile(model)")
+    exported = book(tmp_path / "exported.ipynb", "import torch\ntorch.onnx.export(model, (x,))")
+    more = {name: set(warm.imports([path])) - {"torch"} for name, path in (("compiled", compiled), ("exported", exported))}
+    assert warm.imports([plain]) == ("torch",) and "ipywidgets" in warm.imports([widgets])
+    assert more["compiled"] == {"torch._dynamo", "torch._inductor.compile_fx"}
+    assert more["exported"] == more["compiled"] | {"torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"}

@@ -12,6 +12,7 @@ much, relatively or absolutely. Everything else is compared exactly, and no comm
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -24,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import lessons, verify
+from . import lessons, verify, warm
 from .lessons import Progress
 from .verify import Difference, Finding, Report, differences
 
@@ -222,8 +223,16 @@ def _run_pytest(
     (folder / "ipython").mkdir()
     (folder / "pytest.ini").write_text("[pytest]\njunit_suite_name = notebooks\n")
     parallel = min(jobs, len(books)) if find_spec("xdist") else 1
-    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "no:cacheprovider", "-p", "nbval.plugin"]
-    command += ["-p", "tutorlib.suite", "--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
+    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "no:cacheprovider"]
+    command += [
+        "-p",
+        "tutorlib.suite",
+        "-p",
+        "nbval.plugin",
+        "--nbval",
+        "--nbval-current-env",
+        f"--nbval-cell-timeout={CELL_SECONDS}",
+    ]
     command += ["--nbval-kernel-startup-timeout=180", "--events", f"--kernels={kernels}", *more]
     command += ["-q", "-s", "--color=no", "--no-header"]
     # The names of tests are paths from here on: elsewhere pytest would give the cells of all notebooks the same names.
@@ -231,23 +240,20 @@ def _run_pytest(
     command += ["-p", "xdist.plugin", "-n", str(parallel), "--dist", "loadfile"] if parallel > 1 else []
     command += [f"--junit-xml={junit}"] if junit else []
     command += [str(book.path) for book in books]
+    environment = lessons.kernel_environment(folder / "ipython") | {"PYTHONPATH": _import_path()}
+    template, told_kernels = _template([book.path for book in books], kernels, environment)
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | ({warm.SOCKET: str(template.socket)} if template else {})
     by_path = {str(book.path): book for book in books}
     left = {book.label: book.cells for book in books}
     said: list[str] = []
-    said_kernels = ""
-    environment = lessons.kernel_environment(folder / "ipython") | {
-        "PYTHONPATH": _import_path(),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
 
     def ended(label: str) -> None:
         failed = any(f.lesson == label for f in told.findings)
         state = "failed" if failed else "accepted" if label in told.accepted else "passed"
         tell(label, state, told.seconds[label])
 
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
-    ) as process:
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    with template or contextlib.nullcontext(), subprocess.Popen(command, cwd=folder, env=environment, **piped) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -255,9 +261,6 @@ def _run_pytest(
                     said.append(line)
                     continue
                 event = json.loads(line.removeprefix(_EVENT))
-                if "kernels" in event:
-                    said_kernels = event["kernels"]
-                    continue
                 label = by_path[event["path"]].label
                 told.seconds[label] += event["seconds"]
                 if event["finding"] is not None:
@@ -280,7 +283,23 @@ def _run_pytest(
             early = Finding(book.label, "", "verification ended early", expected, found, again, "\n".join(last))
             told.findings.append(early)
             ended(book.label)
-    return told._replace(kernels=said_kernels)
+    return told._replace(kernels=told_kernels)
+
+
+def _template(
+    paths: Sequence[Path], kernels: str, environment: Mapping[str, str], modules: Sequence[str] | None = None
+) -> tuple[Any, str]:
+    """The process that kernels of these notebooks are forked from, or None; and how kernels start, in words."""
+    reason = "as asked" if kernels == "cold" else warm.why_not()
+    if not reason:
+        names = warm.imports(paths) if modules is None else modules
+        try:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            text = f"kernels: forked from one process that has imported {', '.join(names[:6]) or 'nothing'}{more}"
+            return warm.Template(names, environment), text
+        except (OSError, warm.WarmError) as error:
+            reason = str(error)
+    return None, f"kernels: started one by one ({reason})"
 
 
 def _import_path() -> str:
@@ -291,7 +310,13 @@ def _import_path() -> str:
 # The pytest process, from inside ----------------------------------------------------------------------------------------
 
 
+_GRAMMAR = "rfc3987_syntax"
+
+
 def pytest_addoption(parser: Any) -> None:
+    # nbval, which is loaded next, imports jsonschema, and that builds the grammar of internet addresses if it finds it, which
+    # takes a second. No notebook is checked with it, and without it jsonschema leaves that check out.
+    sys.modules.setdefault(_GRAMMAR, None)  # type: ignore[arg-type]
     group = parser.getgroup("tutorlib", "notebooks verified strictly and fast (with --nbval)")
     group.addoption("--accept", action="store_true", help="store new outputs where they differ, and nothing else")
     group.addoption(
@@ -309,6 +334,8 @@ def pytest_addoption(parser: Any) -> None:
 
 
 def pytest_configure(config: Any) -> None:
+    if sys.modules.get(_GRAMMAR, config) is None:
+        del sys.modules[_GRAMMAR]
     if config.getoption("--nbval", default=False):
         config.pluginmanager.register(_plugin(config), "tutorlib-strict-nbval")
 
@@ -327,15 +354,14 @@ def _plugin(config: Any) -> Any:
     nbval collects, starts the kernel, executes and compares; what is added: a clean environment, cells that were never
     executed fail, and outputs must also agree in what nbval leaves out.
     """
-    import shutil
     import tempfile
     from queue import Empty
 
     import nbformat
+    import nbval.kernel
     import pytest
+    from jupyter_client.manager import KernelManager
     from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
-
-    from . import warm
 
     accept, as_lessons = config.getoption("--accept"), config.getoption("--lessons")
 
@@ -344,6 +370,28 @@ def _plugin(config: Any) -> Any:
 
     class KernelEnded(Exception):
         """Said at once: nbval alone waits for the whole cell timeout."""
+
+    def start_new_kernel(startup_timeout: float = 60, kernel_name: str = "python", **settings: Any) -> Any:
+        """As nbval's, without the fifth of a second in which jupyter_client listens to a kernel that has said it is ready.
+
+        What that would throw away does no harm: nbval asks the kernel again, and leaves out what answers other questions.
+        """
+        manager = KernelManager(kernel_name=kernel_name, kernel_spec_manager=nbval.kernel.NbvalKernelspecManager())
+        manager.start_kernel(**settings)
+        client = manager.client()
+        client.start_channels()
+        end, asked = time.monotonic() + startup_timeout, client.kernel_info()
+        while True:
+            with contextlib.suppress(Empty):
+                if client.get_shell_msg(timeout=1)["parent_header"].get("msg_id") == asked:
+                    return manager, client
+            if not manager.is_alive() or time.monotonic() > end:
+                client.stop_channels()
+                ended = "ended before it answered" if not manager.is_alive() else f"did not answer in {startup_timeout:g} s"
+                manager.shutdown_kernel(now=True)
+                raise RuntimeError(f"the kernel {ended}")
+
+    nbval.kernel.start_new_kernel = start_new_kernel
 
     class StrictFile(IPyNbFile):
         folder: Any = None
@@ -491,31 +539,19 @@ def _plugin(config: Any) -> Any:
         # Kernels ----------------------------------------------------------------------------------------------------------
 
         def start(self) -> None:
-            """The template in the process that reports; workers of xdist find it by their environment."""
-            if hasattr(config, "workerinput"):
-                if warm.SOCKET in os.environ:
-                    warm.install()
+            """The template in the process that reports; others find it by their environment."""
+            if warm.SOCKET in os.environ:  # in a worker, or under `run` and `check`
+                warm.install()
+            if hasattr(config, "workerinput") or config.getoption("--events"):
                 return
             if config.getoption("--collect-only", default=False):
                 return
-            reason = "as asked" if config.getoption("--kernels") == "cold" else warm.why_not()
-            if not reason:
-                asked = config.getoption("--preload")
-                modules = asked.split(",") if asked else warm.imports(_asked_for(config))
-                folder = tempfile.mkdtemp(prefix="tutorlib-")
-                try:
-                    self.template = warm.Template(modules, lessons.kernel_environment(folder))
-                    self.template.use()
-                    self.kernels = f"kernels: forked from one process that has imported {', '.join(modules[:6]) or 'nothing'}"
-                    self.kernels += f" and {len(modules) - 6} more" if len(modules) > 6 else ""
-                except (OSError, warm.WarmError) as error:
-                    reason = str(error)
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-            if reason:
-                self.kernels = f"kernels: started one by one ({reason})"
-            if config.getoption("--events"):
-                print(f"\n{_EVENT}{json.dumps({'kernels': self.kernels})}", flush=True)
+            asked = config.getoption("--preload")
+            environment = lessons.kernel_environment("none")
+            modules = asked.split(",") if asked else None
+            self.template, self.kernels = _template(_asked_for(config), config.getoption("--kernels"), environment, modules)
+            if self.template is not None:
+                self.template.use()
 
         def pytest_unconfigure(self) -> None:
             if self.template is not None:

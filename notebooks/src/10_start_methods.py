@@ -289,22 +289,15 @@ class MarkedSquares(Dataset):
         return FACTOR * index * index
 
 
-# %% tags=["claim:PL-06"]
-trace.start_methods(MarkedSquares(), methods)
-
 # %% [markdown] lang="en"
-# The same kind of class, and all methods deliver.
-#
-# You change a setting while the notebook runs: `squares.FACTOR = 10`. Then a `spawn` worker reads the four squares.
-# What arrives? Write your prediction, then run the cell.
+# Now a worker of each kind reads the four squares. Just before, you change a setting of the module: `squares.FACTOR = 10`.
+# What arrives from the `spawn` worker? Write your prediction, then run the cell.
 
 # %% [markdown] lang="zh"
-# 类的写法一样，这次所有方式都送到了。
-#
-# 笔记本运行途中，你改了一个设置：`squares.FACTOR = 10`。然后一个 `spawn` 工作进程读这四个平方数。
-# 会到达什么？先写下你的预测，再运行单元格。
+# 现在每种方式各有一个工作进程读这四个平方数。就在这之前，你改了模块里的一个设置：`squares.FACTOR = 10`。
+# `spawn` 工作进程送来的是什么？先写下你的预测，再运行单元格。
 
-# %% tags=["predict", "claim:PL-03", "claim:PL-04"]
+# %% tags=["predict", "claim:PL-03", "claim:PL-04", "claim:PL-06"]
 import squares
 
 my_guess = ...  # [0, 1, 4, 9] or [0, 10, 40, 90]
@@ -320,13 +313,15 @@ for method in methods:
 exercises.predict(my_guess, torch=delivered["spawn"])
 
 # %% [markdown] lang="en"
-# No error, other numbers. The fresh Python imported `squares` anew and found `FACTOR = 1`. Only the clone knew about your change.
+# All methods deliver: what is pickled by its name can be imported now. But the numbers differ, without any error. The fresh Python
+# imported `squares` anew and found `FACTOR = 1`. Only the clone knew about your change.
 # The way out: a setting belongs in the dataset object, because objects travel with their values.
 #
 # `MarkedSquares` left four marks in a tensor and four in an array. How many does the main process see?
 
 # %% [markdown] lang="zh"
-# 没有报错，数字却不同。全新的 Python 重新导入了 `squares`，看到的是 `FACTOR = 1`。只有克隆知道你的改动。
+# 这次所有方式都送到了：pickle 只写名字，而这个名字现在能导入。但数字却不同，也没有报错。
+# 全新的 Python 重新导入了 `squares`，看到的是 `FACTOR = 1`。只有克隆知道你的改动。
 # 出路：设置应当放进数据集对象，因为对象带着自己的值一起走。
 #
 # `MarkedSquares` 在张量里留下四个记号，在数组里也留下四个。主进程看得到几个？
@@ -349,7 +344,8 @@ exercises.predict(my_guess, torch=marks["spawn"])
 # ## The script that runs twice
 #
 # In a script, a spawned worker first runs the script itself again, under another name. That is how it finds your classes.
-# The main guard decides what is left out. Three small scripts, run for real:
+# The main guard decides what is left out. Four small scripts, run for real. A loader starts its workers with Python's
+# `multiprocessing`; all scripts but the last do that by hand, because a process without torch starts at once.
 
 # %% [markdown] lang="zh"
 # 克隆写进自己那份内存：没有记号。数组抄进了包裹：没有记号。
@@ -359,21 +355,32 @@ exercises.predict(my_guess, torch=marks["spawn"])
 # ## 运行两遍的脚本
 #
 # 在脚本里，spawn 出来的工作进程先把脚本再运行一遍，只是换了名字。它这样找到你的类。
-# 哪些不再运行，由主程序保护（main guard）决定。三个小脚本，真实运行：
+# 哪些不再运行，由主程序保护（main guard）决定。四个小脚本，真实运行。加载器用 Python 的 `multiprocessing` 启动工作进程；
+# 除最后一个外，脚本都自己动手这样做，因为不带 torch 的进程一下子就能启动。
 
 # %% tags=["claim:PL-04", "claim:PL-05"]
 guarded = """
+import multiprocessing
 print("top level runs as", __name__, flush=True)
-from torch.utils.data import DataLoader
 
 if __name__ == "__main__":
-    loader = DataLoader(range(2), num_workers=1, multiprocessing_context="spawn")
-    print(len(list(loader)), "batches")
+    worker = multiprocessing.get_context("spawn").Process(target=abs, args=[-1])
+    worker.start()
+    worker.join()
+    print("exit code", worker.exitcode)
 """
 unguarded = guarded.replace('if __name__ == "__main__":', "if True:")
+loader = """
+from torch.utils.data import DataLoader
+print("top level runs as", __name__, flush=True)
+
+print(len(DataLoader(range(2))), "batches without workers")
+print(len(list(DataLoader(range(2), num_workers=1, multiprocessing_context="spawn"))), "batches with one")
+"""
 scripts = {"guard, spawn": guarded, "no guard, spawn": unguarded}
 if "fork" in methods:
     scripts["no guard, fork"] = unguarded.replace('"spawn"', '"fork"')
+scripts["no guard, spawn, a loader"] = loader
 
 rows = []
 with tempfile.TemporaryDirectory() as folder:
@@ -391,11 +398,11 @@ with tempfile.TemporaryDirectory() as folder:
         ran_as = re.findall(r"runs as (\w+)", out)
         row = {"script": name, "its top level ran as": ran_as, "last line": last}
         rows.append({**row, "higher up": complaint and complaint[0]})
-facts.Table("three scripts", rows)
+facts.Table("scripts", rows)
 
 # %% [markdown] lang="en"
-# Without the guard, the second run wants to start a worker of its own. Python stops it, the worker dies, and all that the
-# main process knows is "exited unexpectedly". The real reason stands higher up in the output. Under `fork` the mistake
+# Without the guard, the second run wants to start a worker of its own. Python stops it and the worker dies, with exit code 1.
+# All that a loader knows then is "exited unexpectedly". The real reason stands higher up in the output. Under `fork` the mistake
 # stays hidden until the script meets another system.
 #
 # ## Explore: what a start costs
@@ -405,7 +412,8 @@ facts.Table("three scripts", rows)
 # Two things to change: set `workers` to 2 and press Run; then set `dataset` to `notebook class` and press Run.
 
 # %% [markdown] lang="zh"
-# 没有保护，第二遍运行又想启动自己的工作进程。Python 拦住它，工作进程死掉，而主进程只知道 “exited unexpectedly”。
+# 没有保护，第二遍运行又想启动自己的工作进程。Python 拦住它，工作进程死掉，退出码是 1。
+# 加载器这时只知道 “exited unexpectedly”。
 # 真正的原因在输出里更靠上的位置。在 `fork` 下这个错误一直藏着，直到脚本换了系统。
 #
 # ## 动手探索：启动要花多少

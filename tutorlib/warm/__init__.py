@@ -18,6 +18,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ __all__ = ["BASE", "SOCKET", "Template", "WarmError", "imports", "why_not"]
 
 SOCKET = "TUTORLIB_WARM"  # the variable that tells child processes (pytest's workers) where the template listens
 PATIENCE = 180.0  # seconds: a busy machine needs long for its imports
-# What every kernel loads while it starts.
+# What every kernel loads while it starts, and when it shows an error.
 BASE = (
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
@@ -45,7 +46,17 @@ BASE = (
     "tornado.platform.asyncio",
     "sqlite3",
     "psutil",
+    "stack_data.formatting",
+    "pygments.formatters.terminal256",
+    "pygments.lexers.python",
+    "pygments.styles.default",
 )
+# Libraries that import a large part of themselves when it is first used, by words of the code that uses it.
+_AT_FIRST_USE = {
+    r"tutorlib\.widgets|import.*\bwidgets\b": ("ipywidgets",),
+    r"torch\.compile\(|torch\.export\b|\.to_onnx\(|torch\.onnx\b": ("torch._dynamo", "torch._inductor.compile_fx"),
+    r"torch\.onnx\b|\.to_onnx\(": ("torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"),
+}
 _SCRIPT = str(Path(__file__).with_name("template.py"))  # by path: kernels find modules where they would find them anyway
 
 
@@ -75,8 +86,8 @@ def why_not() -> str:
 def imports(notebooks: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """The installed modules that code cells of these notebooks import at their top level, those of most notebooks first.
 
-    What cannot be read or is no Python counts as importing nothing; modules beside a notebook are left out, for each
-    notebook must find its own.
+    And what a few libraries import by themselves when they are first used. What cannot be read or is no Python counts as
+    importing nothing; modules beside a notebook are left out, for each notebook must find its own.
 
     >>> imports([])
     ()
@@ -90,7 +101,9 @@ def imports(notebooks: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
             continue
         for cell in cells:
             if isinstance(cell, dict) and cell.get("cell_type") == "code":
-                found |= _imported("".join(cell.get("source", "")))
+                source = "".join(cell.get("source", ""))
+                found |= _imported(source)
+                found |= {name for words, names in _AT_FIRST_USE.items() if re.search(words, source) for name in names}
         beside = {entry.stem for entry in path.parent.iterdir()}
         for name in found:
             if name.split(".")[0] not in beside:

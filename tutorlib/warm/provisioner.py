@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -89,7 +90,22 @@ class WarmProvisioner(LocalProvisioner):
         self.process = forked  # type: ignore[assignment]
         self.pid = self.pgid = forked.pid
         self.cwd = kwargs.get("cwd")
+        await self._listening(forked)
         return self.connection_info
+
+    async def _listening(self, kernel: Forked, patience: float = 10.0) -> None:
+        """Until the kernel hears: a client that came too early tries again a tenth of a second later."""
+        where = self.connection_info.get("ip"), self.connection_info.get("shell_port")
+        end = time.monotonic() + patience
+        while all(where) and self.connection_info.get("transport") == "tcp" and time.monotonic() < end and kernel.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(where, timeout=1):
+                return
+            await asyncio.sleep(0.005)
+
+    async def wait(self) -> int | None:
+        while self.process is not None and await self.poll() is None:
+            await asyncio.sleep(0.005)  # LocalProvisioner looks ten times a second
+        return await super().wait()
 
 
 def _forked(command: list[str], settings: dict[str, Any]) -> Forked | None:

@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 __all__ = ["main", "same_start"]
 
 # What is read once, while Python or a library loads: a template stands only for processes that have the same values.
-# (Matplotlib's backend can be changed afterwards, and `_as_if_new` does.)
+# (Matplotlib's backend can be changed afterwards, and `_as_if_new` does; TORCH_HOME is read when it is needed.)
 _READ_AT_START = re.compile(
-    "(PYTHON|OMP_|MKL_|OPENBLAS_|GOMP_|KMP_|TORCH|PYTORCH|CUDA|NVIDIA|LD_|MPL(?!BACKEND)|MALLOC_|LC_|LANG|VIRTUAL_ENV|ATEN_|TRITON_|HOME)"
+    "(PYTHON|OMP_|MKL_|OPENBLAS_|GOMP_|KMP_|TORCH(?!_HOME)|PYTORCH|CUDA|NVIDIA|LD_|MPL(?!BACKEND)|MALLOC_|LC_|LANG|VIRTUAL_ENV|ATEN_|TRITON_|HOME)"
 )
 
 
@@ -112,6 +112,8 @@ def _template(path: str, owner: int, base: Sequence[str], modules: Sequence[str]
         _become_server(request, added)
     elif request is not None:
         _become_kernel(request, added, path)
+    else:
+        os._exit(0)  # there is nothing to tidy up, and libraries take their time for it
 
 
 def _import(name: str) -> str:
