@@ -586,7 +586,7 @@ def _plugin(config: Any) -> Any:
             finding: dict[str, Any] | None = seen.finding
             if failed and finding is None:
                 details = str(report.longrepr)[-2000:]
-                sides: dict[str, Any] = {"expected": "a kernel that starts", "found": _last(details), "mend": "tutorlib doctor"}
+                sides: dict[str, Any] = {"expected": "a kernel that starts", "found": _said(details), "mend": "tutorlib doctor"}
                 finding = {"cell": "", "what": f"{report.when} failed", **sides, "details": details}
             event = {
                 "path": seen.path,
@@ -643,8 +643,11 @@ def _store(path: Path, cells: Sequence[Mapping[str, Any]], nbformat: Any) -> Non
         fresh.unlink(missing_ok=True)
 
 
-def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "nothing said")
+def _said(text: str) -> str:
+    """The error in a report of pytest, which marks its lines with E; else the last line."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    marked = [line[1:].strip() for line in lines if line.startswith("E ")]
+    return marked[0] if marked else lines[-1].strip() if lines else "nothing said"
 
 
 def _error(content: Mapping[str, Any]) -> Any:
