@@ -344,8 +344,8 @@ exercises.predict(my_guess, torch=marks["spawn"])
 # ## The script that runs twice
 #
 # In a script, a spawned worker first runs the script itself again, under another name. That is how it finds your classes.
-# The main guard decides what is left out. Four small scripts, run for real. The first ones start a worker by hand, as a
-# loader does: without torch that takes no time.
+# The main guard decides what is left out. Four small scripts, run for real. All but the last start a
+# worker by hand, without torch: that is quick.
 
 # %% [markdown] lang="zh"
 # 克隆写进自己那份内存：没有记号。数组抄进了包裹：没有记号。
@@ -355,7 +355,7 @@ exercises.predict(my_guess, torch=marks["spawn"])
 # ## 运行两遍的脚本
 #
 # 在脚本里，spawn 出来的工作进程先把脚本再运行一遍，只是换了名字。它这样找到你的类。
-# 哪些不再运行，由主程序保护（main guard）决定。四个小脚本，真实运行。前几个像加载器那样自己启动工作进程：不带 torch，不用等。
+# 哪些不再运行，由主程序保护（main guard）决定。四个小脚本，真实运行。除最后一个外，都不用 torch，自己启动工作进程：这样快。
 
 # %% tags=["claim:PL-04", "claim:PL-05"]
 guarded = """
