@@ -95,6 +95,15 @@ def sources(root: str | Path | None = None) -> tuple[Path, ...]:
     return tuple(sorted(p for p in (find_root(root) / "src").glob("*.py") if re.match(r"\d\d_", p.name)))
 
 
+def stored(source: Path, language: str) -> Path:
+    """Where the executed notebook of a source belongs.
+
+    >>> stored(Path("notebooks/src/01_dataloader.py"), "en").as_posix()
+    'notebooks/en/01_dataloader.ipynb'
+    """
+    return source.parent.parent / language / f"{source.stem}.ipynb"
+
+
 def numbers(wanted: Iterable[str | int] | None = None, root: str | Path | None = None) -> tuple[str, ...]:
     """Lesson numbers as two digits, checked against the sources: `1`, `"1"`, `"01"` and `"01_dataloader"` are one lesson.
 
@@ -189,7 +198,7 @@ class Lesson(Facts):
 
     def stored(self, language: str) -> Path:
         """Where the executed notebook of this lesson belongs."""
-        return self.path.parent.parent / language / f"{self.name}.ipynb"
+        return stored(self.path, language)
 
     def notebook(self, language: str) -> Notebook:
         """The lesson as a notebook in one language, not executed."""

@@ -626,7 +626,7 @@ def growth(names, workers):
     return Growth(names, found)
 
 
-view = widgets.explore(growth, pictures.bars, run="button", names=[400_000, 100_000], workers=[1, 2])
+view = widgets.explore(growth, pictures.bars, run="button", names=[200_000, 50_000], workers=[1, 2])
 print(exercises.predict(my_guess, torch=[kind for kind in view.facts.megabytes if view.facts.grows(kind)]))
 view
 

@@ -102,10 +102,11 @@ class WarmProvisioner(LocalProvisioner):
                 return
             await asyncio.sleep(0.005)
 
-    async def wait(self) -> int | None:
-        while self.process is not None and await self.poll() is None:
-            await asyncio.sleep(0.005)  # LocalProvisioner looks ten times a second
-        return await super().wait()
+    async def kill(self, restart: bool = False) -> None:
+        await super().kill(restart)
+        end = time.monotonic() + 1.0
+        while await self.poll() is None and time.monotonic() < end:
+            await asyncio.sleep(0.002)  # the manager, which is next, looks ten times a second
 
 
 def _forked(command: list[str], settings: dict[str, Any]) -> Forked | None:
