@@ -1,6 +1,6 @@
 """The regression suite against stock `pytest --nbval` on the same lessons, in turns; exits 1 when a goal is missed.
 
-    python benchmarks/regression.py [ROUNDS [NN ...]]
+    python benchmarks/regression.py [ROUNDS [NN ... | WAY ...]]        # a WAY is written nbval-2; without one, all are run
 
 Ways: `nbval 1` and `suite 1` verify one lesson after the other on one core; `nbval 2` and `suite 2` two at a time on two
 cores (pytest-xdist, a file a process); `exec 1` runs all cells of all lessons in one process on one core and compares
@@ -57,7 +57,9 @@ def timed(command: Sequence[str], cores: int, folder: str) -> float:
 
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    chosen = lessons.numbers(sys.argv[2:])
+    words = sys.argv[2:]
+    wanted = {word.replace("-", " ") for word in words if "-" in word}
+    chosen = lessons.numbers([word for word in words if "-" not in word])
     notebooks = [str(lessons.lesson(number).stored("en")) for number in chosen]
     cells = sum(c["cell_type"] == "code" for path in notebooks for c in json.loads(Path(path).read_text("utf-8"))["cells"])
     nbval = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", *notebooks]
@@ -69,6 +71,7 @@ def main() -> int:
         "suite 2": ([*suite, "2", *chosen], 2),
         "exec 1": ([sys.executable, "-c", ALL_CELLS, *notebooks], 1),
     }
+    ways = {name: way for name, way in ways.items() if name in wanted or not wanted}
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (command, cores) in ways.items():
@@ -78,6 +81,8 @@ def main() -> int:
     print(Table("seconds (median)", [{"way": name, "seconds": round(value, 1)} for name, value in medians.items()]))
     rows, missed = [], 0
     for (ours, peer), goal in GOALS.items():
+        if ours not in ways or peer not in ways:
+            continue
         ratio = statistics.median(a / b for a, b in zip(found[ours], found[peer], strict=True))
         missed += ratio > goal
         rows.append({"ours": ours, "peer": peer, "ratio": round(ratio, 2), "goal": goal, "reached": ratio <= goal})

@@ -101,8 +101,7 @@ def _template(path: str, owner: int, base: Sequence[str], modules: Sequence[str]
             os._exit(0)
     os.write(told, json.dumps(["", None]).encode() + b"\n")
     os.close(told)
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with what could be collected: to look for it takes half a second, and there is little of it
     added = {name: value for name, value in os.environ.items() if before.get(name) != value}  # by imports, as in any kernel
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     about = {"modules": list(modules), "left_out": left_out, "threads": threads}
