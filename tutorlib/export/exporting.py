@@ -304,7 +304,8 @@ def _exported(
             assert program is not None
             content = program.model_proto
     except torch.onnx.OnnxExporterError as error:
-        raise ExportError(_reason(error, shapes, input_names)) from error
+        # Torch's own report is some hundred lines; it is the `__context__` of this error, for who needs it.
+        raise ExportError(_reason(error, shapes, input_names)) from None
     # The axis name: what became of it stands in the shapes of the report. Training mode: it was asked for.
     noise = ("# The axis name", "Exporting a model while it is in training mode")
     texts = [" ".join(str(w.message).split()) for w in caught]
