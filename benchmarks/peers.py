@@ -140,6 +140,8 @@ def seconds(read: Reading, workers: int, size: int) -> float:
 
 
 def main(rounds: int, size: int, wanted: Sequence[str] = PEERS) -> int:
+    if unknown := set(wanted) - set(PEERS):
+        raise SystemExit(f"no peer {', '.join(sorted(unknown))}: expected some of {', '.join(PEERS)}")
     warnings.filterwarnings("ignore")  # the peers' own
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
     here = [name for name in wanted if importlib.util.find_spec(name)]

@@ -43,7 +43,7 @@ SUITE = "import sys; from tutorlib import suite; print(suite.run(sys.argv[2:], j
 
 
 def timed(command: Sequence[str], cores: int, folder: str) -> float:
-    environment = lessons.kernel_environment(folder) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = lessons.lesson_environment(folder) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     pin: Callable[[], None] | None = None
     if hasattr(os, "sched_setaffinity"):
 
@@ -71,6 +71,8 @@ def main() -> int:
         "suite 2": ([*suite, "2", *chosen], 2),
         "exec 1": ([sys.executable, "-c", ALL_CELLS, *notebooks], 1),
     }
+    if wanted - ways.keys():
+        raise SystemExit(f"no way {', '.join(sorted(wanted - ways.keys()))}: expected some of {', '.join(ways)}")
     ways = {name: way for name, way in ways.items() if name in wanted or not wanted}
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):

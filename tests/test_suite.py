@@ -356,3 +356,32 @@ def test_a_kernel_that_ends_while_it_starts_is_told_at_once(tmp_path, monkeypatc
     report = suite.check([written(tmp_path, "a", ("print(1)", "1\n"))], kernels="cold")
     assert not report.ok and report.findings[0].what == "setup failed"
     assert report.findings[0].found == "RuntimeError: the kernel ended before it answered"
+
+
+def test_only_lessons_leave_out_what_torch_says_of_cores(tmp_path):
+    asked = "import os\nprint(os.environ.get('PYTHONWARNINGS'))"
+    report = suite.check([written(tmp_path, "a", (asked, "None\n"))])
+    assert report.ok, report.details()
+    assert "DataLoader" in lessons.lesson_environment("none")["PYTHONWARNINGS"]
+
+
+def test_jsonschema_is_whole_where_more_than_notebooks_may_be_tested(tmp_path):
+    pytest.importorskip("rfc3987_syntax")
+    (tmp_path / "test_addresses.py").write_text(
+        "from jsonschema import FormatChecker\ndef test_it():\n    assert not FormatChecker().conforms('not an iri', 'iri')\n"
+    )
+    written(tmp_path, "a", ("print(1)", "1\n"))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "-p",
+        "tutorlib.suite",
+        "--kernels=cold",
+        ".",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout

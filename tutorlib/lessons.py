@@ -37,12 +37,14 @@ __all__ = [
     "learner",
     "ledger",
     "lesson",
+    "lesson_environment",
     "normalised",
     "numbers",
     "parse",
     "proofs",
     "refresh",
     "sources",
+    "stored",
     "text_of",
 ]
 
@@ -583,8 +585,7 @@ def kernel_environment(ipython: str | Path) -> dict[str, str]:
     """The environment in which lessons are executed and verified: the same on every machine as far as it can be.
 
     `ipython` is an empty folder that stands for the user's IPython profile. Colours, terminals and settings of
-    tutorlib, pytest and Python's warnings are taken out; hashes are fixed, so that the order of sets is. That a loader has
-    more workers than the machine has cores is not told: what is compared must not depend on cores.
+    tutorlib, pytest and Python's warnings are taken out; hashes are fixed, so that the order of sets is.
 
     >>> kernel_environment("empty")["PYTHONHASHSEED"]
     '0'
@@ -596,12 +597,22 @@ def kernel_environment(ipython: str | Path) -> dict[str, str]:
     return kept | {
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
-        "PYTHONWARNINGS": "ignore:This DataLoader will create:UserWarning",
         "PYTHON_COLORS": "0",
         "NO_COLOR": "1",
         "TERM": "dumb",
         "IPYTHONDIR": str(ipython),
     }
+
+
+def lesson_environment(ipython: str | Path) -> dict[str, str]:
+    """The same for this course's lessons: torch does not tell that a loader has more workers than the machine has cores.
+
+    What is compared must not depend on the number of cores, and a learner on one core is told all the same.
+
+    >>> lesson_environment("empty").keys() - kernel_environment("empty").keys()
+    {'PYTHONWARNINGS'}
+    """
+    return kernel_environment(ipython) | {"PYTHONWARNINGS": "ignore:This DataLoader will create:UserWarning"}
 
 
 @contextmanager
@@ -641,7 +652,7 @@ def _execute(item: Lesson, tasks: list[tuple[Any, Any]]) -> Notebook:
 
         async def execute() -> None:
             tasks.append((asyncio.get_running_loop(), asyncio.current_task()))
-            await client.async_execute(env=kernel_environment(folder / "ipython"), stderr=nowhere, cleanup_kc=True)
+            await client.async_execute(env=lesson_environment(folder / "ipython"), stderr=nowhere, cleanup_kc=True)
 
         client = NotebookClient(
             book,

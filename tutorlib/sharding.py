@@ -439,12 +439,10 @@ class Plan(Facts):
 
     def of(self, rank: int) -> Iterator[Span]:
         """The positions of each batch of one rank, in turn; steps in which it has none are left out."""
-        if not 0 <= rank < self.world:
-            raise IndexError(f"rank {rank}: the plan has {self.world} ranks")
-        size = self.batch_size or 0
-        first, step = self.start + rank * size, self.world * size
-        full = ((first + number * step, first + number * step + size) for number in range(self.full))
-        return itertools.chain(full, (row[rank] for row in self.tail if row[rank][1] > row[rank][0]))
+        for step in range(len(self)):
+            begin, stop = self.at(step, rank)
+            if stop > begin:
+                yield begin, stop
 
     def count(self, rank: int) -> int:
         """How many batches a rank gets: `len(plan)` for every rank, unless the remainder is "uneven"."""

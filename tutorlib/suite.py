@@ -226,16 +226,14 @@ def _run_pytest(
     (folder / "pytest.ini").write_text("[pytest]\njunit_suite_name = notebooks\n")
     parallel = min(jobs, len(books)) if find_spec("xdist") else 1
     command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "no:cacheprovider"]
+    command += ["-p", "tutorlib.suite", "-p", "nbval.plugin", "--nbval", "--nbval-current-env"]
     command += [
-        "-p",
-        "tutorlib.suite",
-        "-p",
-        "nbval.plugin",
-        "--nbval",
-        "--nbval-current-env",
         f"--nbval-cell-timeout={CELL_SECONDS}",
+        "--nbval-kernel-startup-timeout=180",
+        "--events",
+        f"--kernels={kernels}",
+        *more,
     ]
-    command += ["--nbval-kernel-startup-timeout=180", "--events", f"--kernels={kernels}", *more]
     command += ["-q", "-s", "--color=no", "--no-header"]
     # The names of tests are paths from here on: elsewhere pytest would give the cells of all notebooks the same names.
     command += [f"--rootdir={os.path.commonpath([book.path.parent for book in books])}"]
@@ -243,9 +241,11 @@ def _run_pytest(
         command += ["-p", "xdist.plugin", "-n", str(parallel), "--dist", "loadfile", "--no-loadscope-reorder"]
     command += [f"--junit-xml={junit}"] if junit else []
     command += [str(book.path) for book in books]
-    environment = lessons.kernel_environment(folder / "ipython") | {"PYTHONPATH": _import_path()}
+    environment = _environment("--lessons" in more, folder / "ipython") | {"PYTHONPATH": _import_path()}
     template, told_kernels = _template([book.path for book in books], kernels, environment)
-    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | ({warm.SOCKET: str(template.socket)} if template else {})
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", _ONLY_NOTEBOOKS: "1"} | (
+        {warm.SOCKET: str(template.socket)} if template else {}
+    )
     by_path = {str(book.path): book for book in books}
     left = {book.label: book.cells for book in books}
     said: list[str] = []
@@ -305,6 +305,10 @@ def _template(
     return None, f"kernels: started one by one ({reason})"
 
 
+def _environment(as_lessons: bool, ipython: str | Path) -> dict[str, str]:
+    return lessons.lesson_environment(ipython) if as_lessons else lessons.kernel_environment(ipython)
+
+
 def _import_path() -> str:
     """Kernels must import the tutorlib that is running, also when it is not installed or the folder is another one."""
     return os.pathsep.join(p for p in (str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")) if p)
@@ -313,13 +317,16 @@ def _import_path() -> str:
 # The pytest process, from inside ----------------------------------------------------------------------------------------
 
 
+_ONLY_NOTEBOOKS = "TUTORLIB_ONLY_NOTEBOOKS"  # set where `run` and `check` started pytest: nothing else is tested there
 _GRAMMAR = "rfc3987_syntax"
 
 
 def pytest_addoption(parser: Any) -> None:
     # nbval, which is loaded next, imports jsonschema, and that builds the grammar of internet addresses if it finds it, which
-    # takes a second. No notebook is checked with it, and without it jsonschema leaves that check out.
-    sys.modules.setdefault(_GRAMMAR, None)  # type: ignore[arg-type]
+    # takes a second. No notebook is checked with it, and without it jsonschema leaves that check out: for the whole process, so
+    # not in one that may also run somebody's tests of jsonschema.
+    if _ONLY_NOTEBOOKS in os.environ:
+        sys.modules.setdefault(_GRAMMAR, None)  # type: ignore[arg-type]
     group = parser.getgroup("tutorlib", "notebooks verified strictly and fast (with --nbval)")
     group.addoption("--accept", action="store_true", help="store new outputs where they differ, and nothing else")
     group.addoption(
@@ -408,7 +415,7 @@ def _plugin(config: Any) -> Any:
             ipython.mkdir()
             before, place = dict(os.environ), self.fspath
             # PYTEST_CURRENT_TEST would make the kernel leave out what child processes write.
-            clean = lessons.kernel_environment(ipython)
+            clean = _environment(as_lessons, ipython)
             clean |= {warm.SOCKET: before[warm.SOCKET]} if warm.SOCKET in before else {}
             try:
                 os.environ.clear()
@@ -550,7 +557,7 @@ def _plugin(config: Any) -> Any:
             if config.getoption("--collect-only", default=False):
                 return
             asked = config.getoption("--preload")
-            environment = lessons.kernel_environment("none")
+            environment = _environment(as_lessons, "none")
             modules = asked.split(",") if asked else None
             self.template, self.kernels = _template(_asked_for(config), config.getoption("--kernels"), environment, modules)
             if self.template is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +26,9 @@ def chromium() -> str | None:
     return os.environ.get("TUTORLIB_CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
-    path = chromium()
-    if path is None:
-        reason = f"no Chromium found: looked for {', '.join(NAMES)} on the path; TUTORLIB_CHROMIUM=PATH names another"
-        if os.environ.get("TUTORLIB_REQUIRE_BROWSER"):
-            pytest.fail(f"TUTORLIB_REQUIRE_BROWSER is set, but {reason}")
-        pytest.skip(reason)
+@contextlib.contextmanager
+def running_browser(path: str) -> Iterator[Any]:
+    """Chromium at `path`, driven by Playwright."""
     from playwright.sync_api import sync_playwright
 
     root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox does not work for root
@@ -42,6 +39,18 @@ def browser() -> Iterator[object]:
 
 
 @pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    path = chromium()
+    if path is None:
+        reason = f"no Chromium found: looked for {', '.join(NAMES)} on the path; TUTORLIB_CHROMIUM=PATH names another"
+        if os.environ.get("TUTORLIB_REQUIRE_BROWSER"):
+            pytest.fail(f"TUTORLIB_REQUIRE_BROWSER is set, but {reason}")
+        pytest.skip(reason)
+    with running_browser(path) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def artefacts() -> Path:
     """Where screenshots are kept: TUTORLIB_SHOTS, or `.pytest_cache/shots` in the clone."""
     folder = Path(os.environ.get("TUTORLIB_SHOTS") or Path(__file__).parents[2] / ".pytest_cache" / "shots")
@@ -49,10 +58,9 @@ def artefacts() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address that `tutorlib lab` prints, and the learner's working copy."""
-    folder = tmp_path_factory.mktemp("lab") / "my lessons 课"
+@contextlib.contextmanager
+def running_lab(folder: Path) -> Iterator[str]:
+    """The address that `tutorlib lab` prints for a working copy in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,12 +79,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         if ready and address:
             break
     else:
-        pytest.fail("tutorlib lab ended before it was ready:\n" + "".join(said[-20:]))
+        raise AssertionError("tutorlib lab ended before it was ready:\n" + "".join(said[-20:]))
     reader = threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True)  # an unread pipe would stop it
     reader.start()
-    yield address, folder
-    process.terminate()
-    code = process.wait(30)
-    reader.join(10)
-    process.stdout.close()
+    try:
+        yield address
+    finally:
+        process.terminate()
+        code = process.wait(30)
+        reader.join(10)
+        process.stdout.close()
     assert code == 0
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address that `tutorlib lab` prints, and the learner's working copy."""
+    folder = tmp_path_factory.mktemp("lab") / "my lessons 课"
+    with running_lab(folder) as address:
+        yield address, folder

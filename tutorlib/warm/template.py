@@ -308,6 +308,7 @@ def _fork_servers_from(path: str, began: Mapping[str, str]) -> None:
 
     start: Any = util.spawnv_passfds
     flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    kept: list[socket.socket] = []
 
     def spawnv_passfds(program: Any, arguments: Any, descriptors: Any) -> int:
         words, numbers = list(map(os.fsdecode, arguments)), [0, 1, 2, *sorted(map(int, descriptors))]
@@ -342,7 +343,6 @@ def _fork_servers_from(path: str, began: Mapping[str, str]) -> None:
             os.close(ending)
             os.close(its_end)
 
-    kept: list[socket.socket] = []
     util.spawnv_passfds = spawnv_passfds  # type: ignore[assignment]
 
 
