@@ -50,7 +50,6 @@ import functools
 import http.server
 import inspect
 import io
-import multiprocessing
 import os
 import tempfile
 import threading
@@ -68,9 +67,6 @@ room = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # removed when t
 shelf, home = Path(room.name, "shelf"), Path(room.name, "home")
 shelf.mkdir()
 os.environ.update(TORCH_HOME=str(home), no_proxy="127.0.0.1")
-quick = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-if quick == "forkserver":
-    multiprocessing.set_forkserver_preload(["tutorlib.ranks", "tutorlib.checkpoint"])
 asked = []
 
 
@@ -495,7 +491,7 @@ def share(site, home):
 
 # %% tags=["claim:LC-11"]
 asked.clear()
-rows = ranks.run(share, site, str(home / "shared"), world=2, start_method=quick)
+rows = ranks.run(share, site, str(home / "shared"), world=2)
 print(facts.Table("two real ranks", rows))
 print("the server was asked for:", asked)
 

@@ -62,8 +62,7 @@ from tutorlib import checkpoint, exercises, facts, pictures, ranks, widgets
 # %load_ext tutorlib.cells
 # One process may load what many ranks saved. torch warns each time that it assumes just that.
 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-quick = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-if quick == "forkserver":  # the ranks start from a process that has imported all this already
+if "forkserver" in multiprocessing.get_all_start_methods():  # the ranks start from a process that has imported all this already
     heavy = ["tutorlib.ranks", "tutorlib.checkpoint.dcp", "torch.distributed.tensor", "torch._dynamo"]
     multiprocessing.set_forkserver_preload(heavy)
 room = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # removed when the kernel ends
@@ -166,12 +165,12 @@ my_guess = ...  # for example [1, 1, 1, 1, 1, 1]
 
 def killed(save, place):
     try:
-        ranks.run(save, str(place), 2, str(folder / f"written to {place.name}"), world=2, start_method=quick)
+        ranks.run(save, str(place), 2, str(folder / f"written to {place.name}"), world=2)
     except ranks.RankError as error:
         return str(error)
 
 
-ranks.run(save_with_torch, str(folder / "torch"), 1, world=2, start_method=quick)
+ranks.run(save_with_torch, str(folder / "torch"), 1, world=2)
 shutil.copytree(folder / "torch", folder / "whole")  # for later
 print(killed(save_with_torch, folder / "torch"))
 state = {"model": {"weight": torch.zeros(6, 4), "bias": torch.zeros(4)}}
@@ -223,7 +222,7 @@ my_guess = ...  # for example {0: "a", "empty": {}}
 read = checkpoint.load_sharded(folder / "whole", verify=False).values  # what torch wrote has no checksums
 print("table:", read["table"])
 print("of the two values of rank, one is left:", read["rank"] in (0, 1))
-print("now with save_sharded:", ranks.run(differing, str(folder / "differs"), world=2, start_method=quick))
+print("now with save_sharded:", ranks.run(differing, str(folder / "differs"), world=2))
 exercises.predict(my_guess, torch=read["table"])
 
 # %% [markdown] lang="en"
@@ -247,10 +246,10 @@ exercises.predict(my_guess, torch=read["table"])
 # %% tags=["predict"]
 my_guess = ...  # for example [1, 1, 1, 1, 1, 1]
 
-ranks.run(save_with_ours, str(folder / "ours"), 1, world=2, start_method=quick)
+ranks.run(save_with_ours, str(folder / "ours"), 1, world=2)
 for place in (folder / "ours", folder / "new"):
     print(killed(save_with_ours, place), "| exists:", place.exists())
-(alone,) = ranks.run(load, str(folder / "ours"), world=1, start_method=quick)
+(alone,) = ranks.run(load, str(folder / "ours"), world=1)
 print("loaded by 1 rank:", alone)
 exercises.predict(my_guess, torch=[int(number) for number in alone["its rows"]])
 
@@ -273,7 +272,7 @@ exercises.predict(my_guess, torch=[int(number) for number in alone["its rows"]])
 # %% tags=["predict"]
 my_guess = ...  # a number of files
 
-three = ranks.run(load, str(folder / "ours"), world=3, start_method=quick)
+three = ranks.run(load, str(folder / "ours"), world=3)
 print(facts.Table("saved by 2 ranks, loaded by 3", three))
 wanted = range(2, 4)  # the rows of rank 1 of 3
 files = {
@@ -372,7 +371,7 @@ raise checkpoint.CheckpointError(said)
 def written(world, rows, cut):
     with tempfile.TemporaryDirectory() as place:
         goal = str(Path(place, "step"))
-        ranks.run(save_with_ours, goal, 1, rows=rows, cut={"rows": 0, "columns": 1}[cut], world=world, start_method=quick)
+        ranks.run(save_with_ours, goal, 1, rows=rows, cut={"rows": 0, "columns": 1}[cut], world=world)
         return checkpoint.inspect_sharded(goal)
 
 
