@@ -39,8 +39,11 @@ def html(markup):
 
 
 class exercises:
-    check = staticmethod(lambda name, answer: print(name, "passed" if answer() == 3 else "failed"))
-    predict = staticmethod(lambda mine, torch: print("yours", "not attempted" if mine is ... else mine, "torch", torch))
+    def check(name, answer):
+        print(name, "passed" if answer() == 3 else "failed")
+
+    def predict(mine, torch):
+        print("yours", "not attempted" if mine is ... else mine, "torch", torch)
 
 
 print("ready")
@@ -64,12 +67,14 @@ html("<table><tr><th scope='row'>worker 0</th><td>keys 0 2</td></tr></table>")
 
 # %%
 drawing = "<svg xmlns='http://www.w3.org/2000/svg'><text>worker one</text></svg>"
-html(f"<img src='data:image/svg+xml;base64,{base64.b64encode(drawing.encode()).decode()}' alt='one worker'>")
+coded = base64.b64encode(drawing.encode()).decode()
+html(f"<img src='data:image/svg+xml;base64,{coded}' alt='one worker'>")
 
 # %%
 file = io.BytesIO()
 Image.new("RGB", (8, 4), (200, 30, 60)).save(file, "png")
-display({"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "a picture"}, raw=True)
+coded = base64.b64encode(file.getvalue()).decode()
+display({"image/png": coded, "text/plain": "a picture"}, raw=True)
 
 # %%
 print("one")

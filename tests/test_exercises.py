@@ -4,10 +4,12 @@ import ast
 import builtins
 import contextlib
 import ctypes
+import html
 import importlib
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -797,8 +799,24 @@ def copy(tmp_path, monkeypatch):
 
 def test_without_a_working_copy_progress_is_kept_in_memory(toys, tmp_path):
     exercises.check("99_double", right)
-    assert str(exercises.progress()) == "1 of 5 exercises passed\nlesson  passed  exercises\n99           1          5"
+    assert str(exercises.progress()).splitlines() == [
+        "1 of 5 exercises passed",
+        "lesson  title  minutes  passed  exercises",  # a lesson without a source has no title
+        "99          -        -       1          5",
+    ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("language", lessons.LANGUAGES)
+def test_the_map_leads_to_every_lesson(copy, monkeypatch, language):
+    (copy.parent.parent / language).mkdir(exist_ok=True)
+    monkeypatch.chdir(copy.parent.parent / language)
+    links = re.findall(r'<a href="([^"]+)">([^<]+)</a>', exercises.progress()._repr_html_())
+    books = [lessons.find_root() / language / address for address, _ in links]
+    assert [book.name[:2] for book in books] == list(lessons.numbers()) and all(book.is_file() for book in books)
+    for book, (_, title) in zip(books, links, strict=True):
+        first = json.loads(book.read_text(encoding="utf-8"))["cells"][0]["source"]
+        assert html.unescape(title) == "".join(first).splitlines()[0].removeprefix(f"# {book.name[:2]} · ").replace("`", "")
 
 
 def test_progress_lies_in_the_working_copy(toys, copy, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import same_text_twice
 
-from tutorlib.facts import Facts, Table, cell, width
+from tutorlib.facts import Facts, Link, Table, cell, width
 
 TEXTS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs", "Mn")), max_size=8)
 VALUES = st.one_of(
@@ -154,6 +154,12 @@ def test_html_is_escaped():
     found = Table("a < b & c", [{"<script>": "<b>", "x": ["<", '"']}])._repr_html_()
     assert "<script>" not in found and "<b>" not in found
     assert Cells(found).rows == [["<script>", "x"], ["<b>", "['<', '\"']"]] and Cells(found).caption == "a < b & c"
+
+
+def test_a_link_is_text_in_a_text_and_a_link_in_a_notebook():
+    table = Table("next", [{"lesson": 4, "title": Link("<Samplers>", 'a"b.ipynb')}])
+    assert str(table).splitlines()[-1].split() == ["4", "<Samplers>"]
+    assert '<a href="a&quot;b.ipynb">&lt;Samplers&gt;</a>' in table._repr_html_()
 
 
 def test_facts_of_ones_own():

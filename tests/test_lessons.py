@@ -104,9 +104,22 @@ def test_magics_are_code(tiny):
     assert one.code[-1].source.startswith("%%importable shapes\nclass Shape:")
 
 
+def test_a_line_that_goes_on_with_an_operator_is_no_magic(tiny):
+    one = lessons.parse(source(tiny, SOURCE + "\n# %%\nprint(\n    1\n    != 2,\n    7\n    % 4,\n)\n"))
+    assert one.code[-1].source.splitlines()[2:5] == ["    != 2,", "    7", "    % 4,"]
+
+
 BROKEN = {
     "no header": (lambda s: s.split("# ---\n")[2], r"no `tutorlib:` in the header; expected title: \{en, zh\}, sections"),
-    "header is no yaml": (lambda s: s.replace("title: {en", "title: [{en"), r"00_tiny\.py: not a jupytext percent file: "),
+    "header is no yaml": (
+        lambda s: s.replace("title: {en", "title: [{en"),
+        r"00_tiny\.py: the header is no YAML of names and values: ",
+    ),
+    "header is a list": (lambda s: s.replace("# jupyter:\n", "# jupyter: [a]\n# more:\n"), r"no `tutorlib:` in the header"),
+    "header is a number": (
+        lambda s: re.sub(r"(?s)# ---\n.*# ---\n", "# ---\n# 3\n# ---\n", s, count=1),
+        r"00_tiny\.py: the header is no YAML of names and values: ",
+    ),
     "title in one language": (
         lambda s: s.replace(', zh: "小课"}', "}"),
         r"header title is .*'en': 'A tiny lesson'.*, expected \{en: text, zh: text\}",

@@ -12,9 +12,11 @@ ROOT = Path(__file__).parents[1]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")}
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_every_lesson_is_listed_once_and_in_order(name):
-    assert re.findall(r"^\| (\d\d) \|", TEXTS[name], re.M) == list(lessons.numbers())
+@pytest.mark.parametrize("language, name", [("en", "README.md"), ("zh", "README.zh.md")])
+def test_every_lesson_is_listed_by_its_title_and_in_order(language, name):
+    listed = re.findall(r"(?m)^\| (\d\d) \| \[(.+?)\]\((\S+)\) \| \S", TEXTS[name])
+    titles = [(one.number, one.title[language], f"notebooks/{language}/{one.name}.ipynb") for one in lessons.headings()]
+    assert listed == titles
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -264,6 +264,11 @@ ANATOMY = {
         "a comment to nbval",
         "none: every output is compared",
     ),
+    "a wide line": (
+        lambda s: s + CELL.format("setup", "print(" + "1" * 94 + ")"),
+        "a wide line of code",
+        "at most 100 characters",
+    ),
     "many words": (lambda s: s.replace("# Three sentences.", "# " + "word " * 121), "long text in en", "at most 120 words"),
     "many characters": (lambda s: s.replace("# 三句话。", "# " + "字" * 261), "long text in zh", "at most 260 characters"),
     "content from the network": (

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Facts", "Table", "cell", "width"]
+__all__ = ["Facts", "Link", "Table", "cell", "width"]
 
 Row = Mapping[str, object]
 
@@ -74,6 +74,23 @@ class Table(Facts):
 
     def rows(self) -> Sequence[Row]:
         return self.content
+
+
+@dataclass(frozen=True)
+class Link:
+    """A value with an address: its text in a text, a link in a notebook.
+
+    >>> Table("next", [{"lesson": "01", "title": Link("Samplers", "04_samplers.ipynb")}])
+    next
+    lesson  title
+    01      Samplers
+    """
+
+    text: str
+    address: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def cell(value: object) -> str:
@@ -164,6 +181,11 @@ def _aligned(rows: Sequence[Row]) -> str:
 _LEFT = "text-align:left"  # inline: JupyterLab's own sheet sets every cell of a table to the right
 
 
+def _markup(value: object) -> str:
+    text = html.escape(cell(value))
+    return f'<a href="{html.escape(value.address)}">{text}</a>' if isinstance(value, Link) else text
+
+
 def _html(caption: str, rows: Sequence[Row]) -> str:
     """An accessible table: a caption and scoped headers; the first column names its row. Without rows, a paragraph."""
     if not rows:
@@ -176,7 +198,7 @@ def _html(caption: str, rows: Sequence[Row]) -> str:
     top = "".join(f'<th scope="col"{side[n]}>{html.escape(n)}</th>' for n in names)
 
     def line(row: Row) -> str:
-        texts = [html.escape(cell(row[n])) for n in names]
+        texts = [_markup(row[n]) for n in names]
         first = f'<th scope="row"{side[names[0]]}>{texts[0]}</th>'
         return first + "".join(f"<td{side[n]}>{text}</td>" for n, text in zip(names[1:], texts[1:], strict=True))
 

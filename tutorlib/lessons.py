@@ -26,6 +26,7 @@ __all__ = [
     "Claim",
     "Claims",
     "Exercise",
+    "Heading",
     "Lesson",
     "LessonError",
     "Proof",
@@ -33,6 +34,7 @@ __all__ = [
     "claims",
     "exercises",
     "find_root",
+    "headings",
     "kernel_environment",
     "learner",
     "ledger",
@@ -171,15 +173,14 @@ class Exercise:
     solution: str
 
 
-@dataclass(frozen=True, repr=False)
-class Lesson(Facts):
-    """A parsed source: what it is called, how long it takes, and its cells in order."""
+@dataclass(frozen=True)
+class Heading:
+    """What the header of a source says: the lesson's title by language, its minutes, its sections of the documentation."""
 
     path: Path
     title: Mapping[str, str]
     minutes: int
     sections: tuple[str, ...]
-    cells: tuple[Cell, ...]
 
     @property
     def name(self) -> str:
@@ -192,6 +193,13 @@ class Lesson(Facts):
     @property
     def topic(self) -> str:
         return self.name[3:]
+
+
+@dataclass(frozen=True, repr=False)
+class Lesson(Heading, Facts):
+    """A parsed source: what it is called, how long it takes, and its cells in order."""
+
+    cells: tuple[Cell, ...]
 
     @property
     def code(self) -> tuple[Cell, ...]:
@@ -250,13 +258,38 @@ def parse(path: str | Path) -> Lesson:
     import jupytext
 
     text = path.read_text(encoding="utf-8")
+    heading = _heading(path, text)
     try:
         book = jupytext.reads(text, fmt="py:percent")
-    except Exception as error:  # yaml and jupytext raise classes of their own: the door gives them one name
+    except Exception as error:  # jupytext raises classes of its own: the door gives them one name
         raise LessonError(
             f"{path.name}: not a jupytext percent file: {getattr(error, 'message', _last_line(str(error)))}"
         ) from error
-    header = book.metadata.get("tutorlib")
+    markers = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"# %%(\s|$)", line)]
+    lines = markers if len(markers) == len(book.cells) else [0] * len(book.cells)
+    cells = tuple(_cells(path.name, book.cells, lines))
+    return Lesson(heading.path, heading.title, heading.minutes, heading.sections, cells)
+
+
+def headings(root: str | Path | None = None) -> tuple[Heading, ...]:
+    """The headings of all lessons, in order; the cells are not read. The errors are those of `parse`.
+
+    >>> headings()[1].title["en"]
+    'The DataLoader at a glance'
+    """
+    return tuple(_heading(path, path.read_text(encoding="utf-8")) for path in sources(root))
+
+
+def _heading(path: Path, text: str) -> Heading:
+    import yaml  # alone: a map of the course does not wait for jupytext
+
+    head = re.match(r"# ---\n((?:#.*\n)*?)# ---\n", text)
+    lines = re.sub(r"(?m)^# ?", "", head[1] if head else "")
+    try:
+        jupyter = (yaml.safe_load(lines) or {}).get("jupyter", {})
+    except (yaml.YAMLError, AttributeError) as error:
+        raise LessonError(f"{path.name}: the header is no YAML of names and values: {_last_line(str(error))}") from error
+    header = jupyter.get("tutorlib") if isinstance(jupyter, Mapping) else None
     if not isinstance(header, Mapping):
         raise LessonError(f"{path.name}: no `tutorlib:` in the header; expected title: {{en, zh}}, sections: [...], minutes: 45")
     title, minutes, sections = header.get("title"), header.get("minutes"), header.get("sections")
@@ -268,10 +301,7 @@ def parse(path: str | Path) -> Lesson:
         raise LessonError(
             f'{path.name}: header sections is {sections!r}, expected a list of texts such as ["000: 1. Dataset Types"]'
         )
-
-    markers = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"# %%(\s|$)", line)]
-    lines = markers if len(markers) == len(book.cells) else [0] * len(book.cells)
-    return Lesson(path, dict(title), minutes, tuple(sections), tuple(_cells(path.name, book.cells, lines)))
+    return Heading(path, dict(title), minutes, tuple(sections))
 
 
 def _cells(name: str, cells: Sequence[Any], lines: Sequence[int]) -> Iterator[Cell]:
@@ -344,10 +374,14 @@ def _joined(text: str) -> str:
 def _check_syntax(name: str, line: int, source: str) -> None:
     import ast
 
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+    with suppress(SyntaxError):
+        compile(source, name, "exec", flags=flags)
+        return
     # Line magics become `pass`, so that line numbers stay; the body of a cell magic of ours is Python as well.
     code = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)
     try:
-        compile(code, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+        compile(code, name, "exec", flags=flags)
     except SyntaxError as error:
         where = line + (error.lineno or 0)
         raise LessonError(

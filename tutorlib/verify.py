@@ -24,6 +24,7 @@ __all__ = ["Difference", "Finding", "Report", "differences", "first_difference",
 
 MOST_CELLS = 25
 MOST_BYTES = 300_000
+MOST_CHARACTERS = 100  # in a line of code: as wide as JupyterLab is beside its file browser on a laptop of 1366 pixels
 MOST_WORDS = {"en": 120, "zh": 260}  # of running text in a cell: a table and a block of code are not read as prose
 MOST_WORDS_TITLE = {"en": 200, "zh": 420}
 PIXEL_TOLERANCE = 2  # of 255: other builds of zlib and libpng round alike, other fonts do not
@@ -549,6 +550,10 @@ def _anatomy(one: Lesson) -> Iterator[Finding]:
             if tag not in TAGS and tag.partition(":")[0] not in TAG_PREFIXES:
                 expected = f"one of {', '.join([*TAGS, *(f'{p}:...' for p in TAG_PREFIXES)])}"
                 yield finding("unknown tag", expected, tag, f"[{number}]")
+        wide = max(cell.source.splitlines(), key=len, default="")
+        if len(wide) > MOST_CHARACTERS:
+            found = f"{len(wide)}: {wide.strip()[:30]!r}"
+            yield finding("a wide line of code", f"at most {MOST_CHARACTERS} characters", found, f"[{number}]")
         if "NBVAL_" in cell.source:
             yield finding("a comment to nbval", "none: every output is compared", "NBVAL_...", f"[{number}]")
         if "explore" in cell.tags and "explore(" not in cell.source:

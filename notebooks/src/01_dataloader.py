@@ -322,7 +322,7 @@ widgets.explore(
 
 # %% tags=["exercise:01_asked_ahead"]
 def asked_ahead(batches, workers, ahead):
-    """How many of all `batches` are asked for when the first arrives? `ahead` is prefetch_factor."""
+    """How many of the `batches` are asked for when the first arrives? `ahead`: prefetch_factor."""
     ...
 
 

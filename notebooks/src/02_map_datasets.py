@@ -141,7 +141,10 @@ candidates = {
     "set": {5, 6, 7},
 }
 results = {name: first_batch(dataset) for name, dataset in candidates.items()}
-rows = [{"object": n, "Dataset?": isinstance(candidates[n], Dataset), "first batch of 2": r} for n, r in results.items()]
+rows = [
+    {"object": n, "Dataset?": isinstance(candidates[n], Dataset), "first batch of 2": r}
+    for n, r in results.items()
+]
 print(facts.Table("none of them is a Dataset", rows))
 exercises.predict(my_guess, torch=sum(isinstance(result, list) for result in results.values()))
 
@@ -185,7 +188,10 @@ tries = {
     "len(Squares())": lambda: len(Squares()),
     "type(Squares() + Squares()).__name__": lambda: type(Squares() + Squares()).__name__,
 }
-facts.Table("what the base class does", [{"call": call, "result": attempt(make)} for call, make in tries.items()])
+facts.Table(
+    "what the base class does",
+    [{"call": call, "result": attempt(make)} for call, make in tries.items()],
+)
 
 # %% [markdown] lang="en"
 # There is no constructor: the signature in the notes is an artifact of old documentation tools. "Abstract" is not enforced when
@@ -243,11 +249,19 @@ def batches(loader):
     return [batch.tolist() for batch in loader]
 
 
-asked = {"shuffle=True": {"shuffle": True}, "default order": {}, "sampler=[4, 2, 3]": {"sampler": [4, 2, 3]}}
+asked = {
+    "shuffle=True": {"shuffle": True},
+    "default order": {},
+    "sampler=[4, 2, 3]": {"sampler": [4, 2, 3]},
+}
 facts.Table(
     "a dataset without __len__",
     [
-        {"loader": name, "len(loader)": lived_until(len, **loader), "loop": lived_until(batches, **loader)}
+        {
+            "loader": name,
+            "len(loader)": lived_until(len, **loader),
+            "loop": lived_until(batches, **loader),
+        }
         for name, loader in asked.items()
     ],
 )
@@ -338,7 +352,10 @@ except ValueError as error:
 by_place = Subset(table, names[:6])
 print("positions 0 to 5 are the keys", by_place.indices)
 order = torch.Generator().manual_seed(0)
-print("shuffled labels:", next(iter(DataLoader(by_place, batch_size=6, shuffle=True, generator=order)))[1].tolist())
+print(
+    "shuffled labels:",
+    next(iter(DataLoader(by_place, batch_size=6, shuffle=True, generator=order)))[1].tolist(),
+)
 
 # %% [markdown] lang="en"
 # ## A whole batch in one read
@@ -364,7 +381,10 @@ class Counted(datasets.SqliteTable):
 
     def __getitems__(self, keys):
         self.queries += 1
-        return [{"key": row["key"], "label": row["label"], "query": self.queries} for row in super().__getitems__(keys)]
+        return [
+            {"key": row["key"], "label": row["label"], "query": self.queries}
+            for row in super().__getitems__(keys)
+        ]
 
 
 class OneByOne(Dataset):
@@ -424,7 +444,8 @@ class Reads(facts.Facts):
 
     def summary(self):
         queries = sum(row["queries"] for row in self.rows())
-        return f"{sum(row['samples'] for row in self.rows())} samples in {len(self.batches)} batches by {queries} queries"
+        samples = sum(row["samples"] for row in self.rows())
+        return f"{samples} samples in {len(self.batches)} batches by {queries} queries"
 
     def rows(self):
         return [
@@ -444,7 +465,12 @@ class Reads(facts.Facts):
             boxes = {}
             for key, query in zip(batch["key"], batch["query"].tolist(), strict=True):
                 boxes.setdefault(query, []).append({"text": key})
-            rows.append({"label": f"batch {number}", "cells": [{"label": f"query {q}", "items": k} for q, k in boxes.items()]})
+            rows.append(
+                {
+                    "label": f"batch {number}",
+                    "cells": [{"label": f"query {q}", "items": k} for q, k in boxes.items()],
+                }
+            )
         return {"rows": rows}
 
 
@@ -469,7 +495,9 @@ Reads([bulk, single])
 def reads(dataset, batch_size, shuffle):
     whole = Subset(Counted(file, "digits"), names[:10])
     halves = [Subset(whole, range(5)), Subset(whole, range(5, 10))]
-    chosen = {"Subset": whole, "OneByOne": OneByOne(whole), "ConcatDataset": ConcatDataset(halves)}[dataset]
+    chosen = {"Subset": whole, "OneByOne": OneByOne(whole), "ConcatDataset": ConcatDataset(halves)}[
+        dataset
+    ]
     order = torch.Generator().manual_seed(0)
     return Reads(list(DataLoader(chosen, batch_size=batch_size, shuffle=shuffle, generator=order)))
 
@@ -479,7 +507,11 @@ def queries_of_batches(found):
 
 
 widgets.explore(
-    reads, queries_of_batches, dataset=["Subset", "OneByOne", "ConcatDataset"], batch_size=[4, 3, 10], shuffle=[False, True]
+    reads,
+    queries_of_batches,
+    dataset=["Subset", "OneByOne", "ConcatDataset"],
+    batch_size=[4, 3, 10],
+    shuffle=[False, True],
 )
 
 # %% [markdown] lang="en"
@@ -543,7 +575,7 @@ facts.Table(
 
 # %% tags=["exercise:02_read_batch"]
 def read_batch(connection, keys):
-    """The labels of these keys, in their order, by one query. KeyError if a key is not in the table."""
+    """The labels of these keys, in their order, by one query; KeyError if the table lacks one."""
     ...
 
 
@@ -589,7 +621,9 @@ class Joined(Dataset):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"index {index} is outside of {len(self)} samples")
-        return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+        return (
+            self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+        )
 
 
 # %% tags=["check"]
@@ -622,7 +656,9 @@ statements = {
 }
 results = {number: attempt(holds) for number, holds in statements.items()}
 print(facts.Table("proof", [{"statement": n, "result": r} for n, r in results.items()]))
-exercises.predict(my_guess, torch=next(number for number, found in results.items() if found != "True"))
+exercises.predict(
+    my_guess, torch=next(number for number, found in results.items() if found != "True")
+)
 
 # %% [markdown] lang="en"
 # ## Recap

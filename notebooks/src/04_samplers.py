@@ -41,7 +41,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from tutorlib import datasets, exercises, facts, pictures, samplers, widgets
 
@@ -106,7 +113,10 @@ facts.Table(
     [
         {"call": "Sampler(digits)", "result": attempt(lambda: Sampler(digits))},
         {"call": "LightestFirst(digits)", "result": attempt(lambda: LightestFirst(digits))},
-        {"call": "Mended(digits), mean ink of its batches", "result": str([round(float(x.sum() / len(x))) for x in lightest])},
+        {
+            "call": "Mended(digits), mean ink of its batches",
+            "result": str([round(float(x.sum() / len(x))) for x in lightest]),
+        },
     ],
 )
 
@@ -209,7 +219,10 @@ arguments = {
 print("both given:", attempt(lambda: DataLoader(range(3), sampler=[2, 0], shuffle=True)))
 facts.Table(
     "loader.sampler",
-    [{"argument": name, "type": type(DataLoader(range(3), **given).sampler).__name__} for name, given in arguments.items()],
+    [
+        {"argument": name, "type": type(DataLoader(range(3), **given).sampler).__name__}
+        for name, given in arguments.items()
+    ],
 )
 
 # %% [markdown] lang="en"
@@ -320,7 +333,10 @@ jumped = flat(DataLoader(range(10), batch_sampler=jump))
 facts.Table(
     "EpochSampler with seed 0",
     [
-        {"question": "each epoch has every sample once", "answer": all(sorted(one) == list(range(10)) for one in passes)},
+        {
+            "question": "each epoch has every sample once",
+            "answer": all(sorted(one) == list(range(10)) for one in passes),
+        },
         {"question": "the three orders differ", "answer": len({tuple(one) for one in passes}) == 3},
         {"question": "set_epoch(2) equals the third pass", "answer": jumped == passes[2]},
     ],
@@ -345,9 +361,16 @@ facts.Table(
     [
         {
             "argument": f"{name}={value}",
-            "result": attempt(lambda extra={name: value}: DataLoader(range(10), batch_sampler=pairs, **extra)),
+            "result": attempt(
+                lambda extra={name: value}: DataLoader(range(10), batch_sampler=pairs, **extra)
+            ),
         }
-        for name, value in {"batch_size": 2, "shuffle": True, "sampler": [0], "drop_last": True}.items()
+        for name, value in {
+            "batch_size": 2,
+            "shuffle": True,
+            "sampler": [0],
+            "drop_last": True,
+        }.items()
     ],
 )
 
@@ -368,7 +391,9 @@ facts.Table(
     [
         {
             "argument": f"{name}={value}",
-            "result": attempt(lambda extra={name: value}: DataLoader(datasets.Numbers(0, 4), **extra)),
+            "result": attempt(
+                lambda extra={name: value}: DataLoader(datasets.Numbers(0, 4), **extra)
+            ),
         }
         for name, value in {"sampler": [0], "batch_sampler": [[0]], "shuffle": True}.items()
     ],
@@ -401,11 +426,16 @@ class Epochs(facts.Table):
             cells = [
                 {
                     "label": f"batch {number}",
-                    "items": [{"text": str(key), "sign": f"x{times[key]}" if times[key] > 1 else ""} for key in batch],
+                    "items": [
+                        {"text": str(key), "sign": f"x{times[key]}" if times[key] > 1 else ""}
+                        for key in batch
+                    ],
                 }
                 for number, batch in enumerate(batches)
             ]
-            rows.append({"label": f"epoch {epoch}", "cells": cells or [{"label": "no batch", "items": []}]})
+            rows.append(
+                {"label": f"epoch {epoch}", "cells": cells or [{"label": "no batch", "items": []}]}
+            )
         return {"rows": rows, "missing": [str(key) for key in self.never]}
 
 
@@ -415,7 +445,9 @@ def order_of(order, epochs):
 
     once = torch.randperm(8, generator=generator()).tolist()
     choices = {
-        "with replacement": lambda: {"sampler": RandomSampler(range(8), replacement=True, generator=generator())},
+        "with replacement": lambda: {
+            "sampler": RandomSampler(range(8), replacement=True, generator=generator())
+        },
         "shuffle=True": lambda: {"shuffle": True, "generator": generator()},
         "shuffled once": lambda: {"sampler": once},
         "a generator": lambda: {"sampler": (index for index in once)},
@@ -423,7 +455,9 @@ def order_of(order, epochs):
         "EpochSampler": lambda: {"batch_sampler": samplers.EpochSampler(8, batch_size=4, seed=0)},
     }
     arguments = choices[order]()
-    loader = DataLoader(range(8), **({} if "batch_sampler" in arguments else {"batch_size": 4}), **arguments)
+    loader = DataLoader(
+        range(8), **({} if "batch_sampler" in arguments else {"batch_size": 4}), **arguments
+    )
     runs = [[batch.tolist() for batch in loader] for _ in range(epochs)]
     orders = [[key for batch in run for key in batch] for run in runs]
     rows = [
@@ -437,13 +471,22 @@ def order_of(order, epochs):
         for epoch, one in enumerate(orders)
     ]
     never = sorted(set(range(8)).difference(*orders))
-    return Epochs(f"{order}: 8 samples, {epochs} epochs, never read: {never or 'none'}", rows, runs, never)
+    return Epochs(
+        f"{order}: 8 samples, {epochs} epochs, never read: {never or 'none'}", rows, runs, never
+    )
 
 
 widgets.explore(
     order_of,
     pictures.grid,
-    order=["with replacement", "shuffle=True", "shuffled once", "a generator", "a subset", "EpochSampler"],
+    order=[
+        "with replacement",
+        "shuffle=True",
+        "shuffled once",
+        "a generator",
+        "a subset",
+        "EpochSampler",
+    ],
     epochs=[3, 1, 2, 5],
 )
 
@@ -483,7 +526,9 @@ my_guess = ...  # how many different images?
 
 labels = [digits[i][1] for i in range(len(digits))]
 class_weights = [1 / labels.count(label) for label in range(10)]
-sampler = WeightedRandomSampler(class_weights, num_samples=len(digits), generator=torch.Generator().manual_seed(0))
+sampler = WeightedRandomSampler(
+    class_weights, num_samples=len(digits), generator=torch.Generator().manual_seed(0)
+)
 read = list(sampler)
 print("draws:", len(read), "| largest index:", max(read))
 exercises.predict(my_guess, torch=len(set(read)))
@@ -501,7 +546,8 @@ exercises.predict(my_guess, torch=len(set(read)))
 # 还有一堵墙：权重超过 2^24 个就会拒绝，不在创建采样器时，而在第一次读它时。
 
 # %%
-many = torch.ones(1, dtype=torch.double).expand(2**24 + 1)  # one number, seen 16,777,217 times: takes no memory
+# One number, seen 16,777,217 times: it takes no memory.
+many = torch.ones(1, dtype=torch.double).expand(2**24 + 1)
 too_many = WeightedRandomSampler(many, num_samples=1)
 facts.Table(
     "16,777,217 weights",

@@ -75,7 +75,9 @@ print("ready")
 # %% tags=["wrong-first", "predict", "claim:SA-08"]
 def parts(size, world, **arguments):
     """What each rank reads: one list of indices for each rank."""
-    return [list(DistributedSampler(range(size), world, rank, **arguments)) for rank in range(world)]
+    return [
+        list(DistributedSampler(range(size), world, rank, **arguments)) for rank in range(world)
+    ]
 
 
 my_guess = ...  # how many samples?
@@ -123,7 +125,10 @@ def told(size, world, drop_last):
 
 
 cases = [(8, 4), (10, 4), (3, 4), (1, 4)]
-facts.Table("equal parts", [told(size, world, drop_last) for drop_last in (False, True) for size, world in cases])
+facts.Table(
+    "equal parts",
+    [told(size, world, drop_last) for drop_last in (False, True) for size, world in cases],
+)
 
 # %% [markdown] lang="en"
 # Only 8 over 4 is exclusive and complete. With one sample all four ranks read the same one. With `drop_last=True` and fewer samples
@@ -218,7 +223,10 @@ from tutorlib import datasets
 
 def train(is_distributed, epochs):
     digits = [datasets.digits("train")[index] for index in range(9)]
-    images, labels = torch.stack([image.flatten() for image, _ in digits]), torch.tensor([label for _, label in digits])
+    images, labels = (
+        torch.stack([image.flatten() for image, _ in digits]),
+        torch.tensor([label for _, label in digits]),
+    )
     data = TensorDataset(torch.arange(9), images, labels)
     sampler = DistributedSampler(data) if is_distributed else None
     loader = DataLoader(data, batch_size=2, shuffle=(sampler is None), sampler=sampler)
@@ -244,7 +252,12 @@ def train(is_distributed, epochs):
     everybody = [torch.empty_like(weights) for _ in range(dist.get_world_size())]
     dist.all_gather(everybody, weights)
     same = all(torch.equal(weights, other) for other in everybody)
-    return {"rank": f"{sampler.rank} of {sampler.num_replicas}", "steps": len(loader), "same weights": same, "read": read}
+    return {
+        "rank": f"{sampler.rank} of {sampler.num_replicas}",
+        "steps": len(loader),
+        "same weights": same,
+        "read": read,
+    }
 
 
 # %% [markdown] lang="en"
@@ -259,7 +272,8 @@ for name in ("DistributedDatparallel", "DistributedDataParallel"):
     print(f"torch.nn.parallel.{name} exists:", hasattr(torch.nn.parallel, name))
 
 alone = train(False, epochs=2)["read"]
-print("in one process, without a sampler:", [len(set(epoch)) for epoch in alone], "different samples in the two epochs")
+different = [len(set(epoch)) for epoch in alone]
+print("in one process, without a sampler:", different, "different samples in the two epochs")
 
 real = ranks.run(train, True, epochs=2, world=2)
 rows = [
@@ -301,15 +315,22 @@ class Padded(facts.Table):
         rows = []
         for row in self.content:
             filled = len(row["reads"]) - len(row["again"])  # what fills up stands at the end
-            items = [{"text": str(key), "sign": "again" if n >= filled else ""} for n, key in enumerate(row["reads"])]
-            rows.append({"label": f"rank {row['rank']}", "cells": [{"label": "reads", "items": items}]})
+            items = [
+                {"text": str(key), "sign": "again" if n >= filled else ""}
+                for n, key in enumerate(row["reads"])
+            ]
+            rows.append(
+                {"label": f"rank {row['rank']}", "cells": [{"label": "reads", "items": items}]}
+            )
         return {"rows": rows, "missing": [str(key) for key in self.never]}
 
 
 def padding(samples, world, shuffle, drop_last, epoch):
     rows = []
     for rank in range(world):
-        sampler = DistributedSampler(range(samples), world, rank, shuffle=shuffle, drop_last=drop_last)
+        sampler = DistributedSampler(
+            range(samples), world, rank, shuffle=shuffle, drop_last=drop_last
+        )
         sampler.set_epoch(epoch)
         reads = list(sampler)
         # the sample number n of a rank stands at the place n * world + rank of the common order
@@ -321,8 +342,19 @@ def padding(samples, world, shuffle, drop_last, epoch):
 
 
 here = padding(9, 2, True, False, epoch=0)
-print("as the real ranks read:", [row["reads"] for row in here.rows()] == [found["read"][0] for found in real])
-widgets.explore(padding, pictures.grid, samples=[9, 1, 8, 10], world=[2, 3, 4], shuffle=True, drop_last=False, epoch=[0, 1, 2])
+print(
+    "as the real ranks read:",
+    [row["reads"] for row in here.rows()] == [found["read"][0] for found in real],
+)
+widgets.explore(
+    padding,
+    pictures.grid,
+    samples=[9, 1, 8, 10],
+    world=[2, 3, 4],
+    shuffle=True,
+    drop_last=False,
+    epoch=[0, 1, 2],
+)
 
 # %% [markdown] lang="en"
 # With **shuffle** other samples are repeated in each epoch. Without it the same ones always are, and they weigh double
@@ -352,7 +384,13 @@ for epoch in range(3):
 
 columns = zip(forgotten, called, strict=True)
 print(
-    facts.Table("rank 0 of 2", [{"epoch": n, "forgotten": one, "set_epoch(epoch)": two} for n, (one, two) in enumerate(columns)])
+    facts.Table(
+        "rank 0 of 2",
+        [
+            {"epoch": n, "forgotten": one, "set_epoch(epoch)": two}
+            for n, (one, two) in enumerate(columns)
+        ],
+    )
 )
 exercises.predict(my_guess, torch=len({tuple(order) for order in forgotten}))
 
@@ -385,7 +423,9 @@ for seed in (0, 1):
     print("seed", seed, [order(seed, epoch) for epoch in range(3)])
 by_hand = torch.randperm(10, generator=torch.Generator().manual_seed(0 + 1)).tolist()
 print("randperm with seed 0 + 1:", by_hand == order(0, 1))
-exercises.predict(my_guess, torch=sum(one == two for one, two in zip(order(0, 1), order(1, 0), strict=True)))
+exercises.predict(
+    my_guess, torch=sum(one == two for one, two in zip(order(0, 1), order(1, 0), strict=True))
+)
 
 # %% [markdown] lang="en"
 # All. The generator is seeded with `seed + epoch`, so the second experiment is the first one, an epoch later. For independent runs
@@ -411,14 +451,23 @@ def read_late(**loading):
     iterator = iter(DataLoader(range(10), sampler=sampler, **loading))
     sampler.set_epoch(1)
     found = [int(key) for batch in iterator for key in torch.as_tensor(batch).reshape(-1)]
-    return "epoch 1" if found == order(0, 1)[::2] else "epoch 0" if found == order(0, 0)[::2] else "neither"
+    return (
+        "epoch 1"
+        if found == order(0, 1)[::2]
+        else "epoch 0"
+        if found == order(0, 0)[::2]
+        else "neither"
+    )
 
 
 facts.Table(
     "set_epoch(1) after iter(loader)",
     [
         {"loader": "batch_size=2, no workers", "what was read": read_late(batch_size=2)},
-        {"loader": "batch_size=2, 1 worker", "what was read": read_late(batch_size=2, num_workers=1)},
+        {
+            "loader": "batch_size=2, 1 worker",
+            "what was read": read_late(batch_size=2, num_workers=1),
+        },
         {"loader": "batch_size=None, no workers", "what was read": read_late(batch_size=None)},
     ],
 )
@@ -461,18 +510,14 @@ def grow(data):
     data += [4, 5, 6, 7]
 
 
-files = ["a.png", "b.png", "c.png", "d.png"]  # rank 1 has the same files, listed the other way round
-listed = [files, files[::-1]]
-print(
-    facts.Table(
-        "made for 4 samples, 2 ranks",
-        [
-            {"dataset": name, "drop_last": drop_last, "then": after(change, drop_last)}
-            for name, change in (("shrunk to 2", shrink), ("grown to 8", grow))
-            for drop_last in (False, True)
-        ],
-    )
-)
+files = ["a.png", "b.png", "c.png", "d.png"]
+listed = [files, files[::-1]]  # rank 1 has the same files, listed the other way round
+rows = [
+    {"dataset": name, "drop_last": drop_last, "then": after(change, drop_last)}
+    for name, change in (("shrunk to 2", shrink), ("grown to 8", grow))
+    for drop_last in (False, True)
+]
+print(facts.Table("made for 4 samples, 2 ranks", rows))
 facts.Table(
     "4 files, 2 ranks",
     [
@@ -544,7 +589,8 @@ def every_answer_once(answers, size):
 
 
 # %% tags=["check"]
-exercises.check("05_every_answer_once", every_answer_once)  # stuck? exercises.hint("05_every_answer_once")
+# stuck? exercises.hint("05_every_answer_once")
+exercises.check("05_every_answer_once", every_answer_once)
 
 # %% [markdown] lang="en"
 # ## Bug hunt

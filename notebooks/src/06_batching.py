@@ -74,13 +74,25 @@ for step, (images, _) in enumerate(DataLoader(digits, batch_size=4)):
 def sizes(**arguments):
     loader = DataLoader(digits, **arguments)
     lengths = [len(labels) for _, labels in loader]
-    return {"len(loader)": len(loader), "last batch": lengths[-1], "samples": sum(lengths), "dropped": 1437 - sum(lengths)}
+    return {
+        "len(loader)": len(loader),
+        "last batch": lengths[-1],
+        "samples": sum(lengths),
+        "dropped": 1437 - sum(lengths),
+    }
 
 
-calls = [{"batch_size": 4}, {"batch_size": 4, "drop_last": True}, {"batch_size": 1000, "drop_last": True}]
+calls = [
+    {"batch_size": 4},
+    {"batch_size": 4, "drop_last": True},
+    {"batch_size": 1000, "drop_last": True},
+]
 facts.Table(
     "1437 digits",
-    [{"arguments": ", ".join(f"{name}={value}" for name, value in call.items()), **sizes(**call)} for call in calls],
+    [
+        {"arguments": ", ".join(f"{name}={value}" for name, value in call.items()), **sizes(**call)}
+        for call in calls
+    ],
 )
 
 # %% [markdown] lang="en"
@@ -134,7 +146,11 @@ samples = {
 facts.Table(
     "four samples, batch_size=4",
     [
-        {"kind": kind, "one sample": shapes(four[0]), "the batch": shapes(next(iter(DataLoader(four, batch_size=4))))}
+        {
+            "kind": kind,
+            "one sample": shapes(four[0]),
+            "the batch": shapes(next(iter(DataLoader(four, batch_size=4)))),
+        }
         for kind, four in samples.items()
     ],
 )
@@ -186,23 +202,34 @@ def attempt(act):
 
 made = DataLoader(range(5), batch_size=2, drop_last=True)
 own = [[4], [0, 1, 2]]
+inner = made.batch_sampler
 print(
-    "a BatchSampler around loader.sampler:", type(made.batch_sampler) is BatchSampler, made.batch_sampler.sampler is made.sampler
+    "a BatchSampler around loader.sampler:",
+    type(inner) is BatchSampler,
+    inner.sampler is made.sampler,
 )
 print("it carries:", made.batch_sampler.batch_size, made.batch_sampler.drop_last)
 facts.Table(
     "who may say how batches are made",
     [
-        {"call": "batch_size=2, drop_last=True", "result": attempt(lambda: [b.tolist() for b in made])},
+        {
+            "call": "batch_size=2, drop_last=True",
+            "result": attempt(lambda: [b.tolist() for b in made]),
+        },
         {
             "call": "batch_sampler=[[4], [0, 1, 2]]",
-            "result": attempt(lambda: [b.tolist() for b in DataLoader(range(5), batch_sampler=own)]),
+            "result": attempt(
+                lambda: [b.tolist() for b in DataLoader(range(5), batch_sampler=own)]
+            ),
         },
         {
             "call": "batch_size=2 and a batch_sampler",
             "result": attempt(lambda: DataLoader(range(5), batch_size=2, batch_sampler=own)),
         },
-        {"call": "loader.batch_size = 3", "result": attempt(lambda: setattr(made, "batch_size", 3))},
+        {
+            "call": "loader.batch_size = 3",
+            "result": attempt(lambda: setattr(made, "batch_size", 3)),
+        },
     ],
 )
 
@@ -218,7 +245,9 @@ facts.Table(
 # 对每个索引列表，加载器读出样本，交给整理函数（`collate_fn`），由它做成一个批次。它得到的永远是一个**列表**，只剩一个样本时也一样：
 
 # %% tags=["claim:BA-06"]
-for got in DataLoader("abc", batch_size=2, collate_fn=lambda samples: (type(samples).__name__, samples)):
+for got in DataLoader(
+    "abc", batch_size=2, collate_fn=lambda samples: (type(samples).__name__, samples)
+):
     print(got)
 
 # %% [markdown] lang="en"
@@ -255,7 +284,9 @@ def mine(dataset, batch_sampler, collate_fn):
 
 def same(ours, theirs):
     return len(ours) == len(theirs) and all(
-        torch.equal(x, y) for a, b in zip(ours, theirs, strict=True) for x, y in zip(a, b, strict=True)
+        torch.equal(x, y)
+        for a, b in zip(ours, theirs, strict=True)
+        for x, y in zip(a, b, strict=True)
     )
 
 
@@ -263,7 +294,11 @@ rows = []
 for dataset in (Counted(), Together()):
     loader = DataLoader(dataset, batch_size=3)
     theirs = list(loader)
-    row = {"dataset": type(dataset).__name__, "__getitem__": dataset.single, "__getitems__": dataset.together}
+    row = {
+        "dataset": type(dataset).__name__,
+        "__getitem__": dataset.single,
+        "__getitems__": dataset.together,
+    }
     ours = list(mine(dataset, loader.batch_sampler, default_collate))
     rows.append({**row, "batches": len(theirs), "equal to mine": same(ours, theirs)})
 facts.Table("7 digits, batch_size=3: calls by the loader", rows)
@@ -306,7 +341,10 @@ my_guess = ...  # how many batches?
 seven = DataLoader(datasets.Numbers(0, 7), batch_size=3)
 ours, ending = collect(notes_loop(datasets.Numbers(0, 7), seven.batch_sampler, default_collate))
 theirs, good_ending = collect(seven)
-rows = [{"loop": "of the notes", "batches": ours, "then": ending}, {"loop": "of torch", "batches": theirs, "then": good_ending}]
+rows = [
+    {"loop": "of the notes", "batches": ours, "then": ending},
+    {"loop": "of torch", "batches": theirs, "then": good_ending},
+]
 print(facts.Table("a stream of 7, batch_size=3", rows))
 exercises.predict(my_guess, torch=len(ours))
 
@@ -328,7 +366,10 @@ facts.Table(
     [
         {"question": "type(loader.sampler)", "answer": type(seven.sampler).__name__},
         {"question": "its first 5 entries", "answer": str(list(islice(seven.sampler, 5)))},
-        {"question": "entry 1,000,000 of the batch sampler", "answer": str(next(islice(seven.batch_sampler, 1_000_000, None)))},
+        {
+            "question": "entry 1,000,000 of the batch sampler",
+            "answer": str(next(islice(seven.batch_sampler, 1_000_000, None))),
+        },
         {"question": "len(loader.sampler)", "answer": attempt(lambda: len(seven.sampler))},
         {
             "question": "batch_sampler=[[0]] for a stream",
@@ -367,7 +408,9 @@ class SharedStream(IterableDataset):
 
     def __iter__(self):
         me = get_worker_info()
-        return iter(range(self.size)) if me is None else iter(range(me.id, self.size, me.num_workers))
+        return (
+            iter(range(self.size)) if me is None else iter(range(me.id, self.size, me.num_workers))
+        )
 
 
 # %% [markdown] lang="en"
@@ -437,7 +480,9 @@ class Batches(facts.Table):
         workers = {}
         for row in self.content:
             items = [{"text": str(sample), "sign": ""} for sample in row["samples"]]
-            workers.setdefault(row["worker"], []).append({"label": f"batch {row['batch']}", "items": items})
+            workers.setdefault(row["worker"], []).append(
+                {"label": f"batch {row['batch']}", "items": items}
+            )
         names = {"main": "main process", 0: "worker 0", 1: "worker 1"}
         rows = [{"label": names[worker], "cells": cells} for worker, cells in workers.items()]
         return {"rows": rows, "missing": [str(sample) for sample in self.dropped]}
@@ -449,7 +494,8 @@ def batches(samples, style, workers, drop_last):
     promised = len(DataLoader(source, batch_size=4, drop_last=drop_last))
     dropped = run.missing(range(samples))
     came = len(run.batches)
-    caption = f"{samples} samples: len(loader) = {promised}, batches that came = {came}; dropped {dropped or 'nothing'}"
+    caption = f"{samples} samples: len(loader) = {promised}, batches that came = {came}; "
+    caption += f"dropped {dropped or 'nothing'}"
     rows = [
         {"worker": row["worker"], "batch": row["batch"], "samples": keys}
         for row, keys in zip(run.rows(), run.keys(), strict=True)
@@ -457,7 +503,14 @@ def batches(samples, style, workers, drop_last):
     return Batches(caption, rows, dropped)
 
 
-widgets.explore(batches, pictures.grid, samples=[14, 6, 10, 16], style=["stream", "map-style"], workers=[2, 1, 0], drop_last=True)
+widgets.explore(
+    batches,
+    pictures.grid,
+    samples=[14, 6, 10, 16],
+    style=["stream", "map-style"],
+    workers=[2, 1, 0],
+    drop_last=True,
+)
 
 # %% [markdown] lang="en"
 # Without `drop_last` nothing is lost, but `len` can err the other way: for 10 samples it says 3 batches, and 4 come.
@@ -505,15 +558,26 @@ def first_batch(dataset, collate_fn=None):
         batch = next(iter(DataLoader(dataset, batch_size=3, collate_fn=collate_fn)))
     except (RuntimeError, TypeError) as error:
         return type(error).__name__
-    return f"Scan of {shapes(batch.image)}, {batch.name}" if isinstance(batch, Scan) else shapes(batch)
+    return (
+        f"Scan of {shapes(batch.image)}, {batch.name}" if isinstance(batch, Scan) else shapes(batch)
+    )
 
 
 print("columns with ink:", [len(one) for one in inked])
 facts.Table(
     "three samples to a batch",
     [
-        {"samples": kind, "default_collate": first_batch(dataset), "collate_fn": own.__name__, "batch": first_batch(dataset, own)}
-        for kind, dataset, own in (("lengths differ", inked, pad), ("(8,) each", columns, along_1), ("Scan", scans, as_scans))
+        {
+            "samples": kind,
+            "default_collate": first_batch(dataset),
+            "collate_fn": own.__name__,
+            "batch": first_batch(dataset, own),
+        }
+        for kind, dataset, own in (
+            ("lengths differ", inked, pad),
+            ("(8,) each", columns, along_1),
+            ("Scan", scans, as_scans),
+        )
     ],
 )
 
@@ -569,7 +633,7 @@ exercises.check("06_index_batches", index_batches)  # stuck? exercises.hint("06_
 
 # %% tags=["exercise:06_mended_loop"]
 def mended_loop(dataset, batch_sampler, collate_fn):
-    """Yield collate_fn(list of samples) for each list of the batch sampler, until the stream ends."""
+    """Yield collate_fn(samples) for each list of the batch sampler, until the stream ends."""
     ...
 
 

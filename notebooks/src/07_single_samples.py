@@ -39,7 +39,15 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, Subset, default_convert
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    default_convert,
+)
 
 from tutorlib import datasets, exercises, facts, pictures, trace, widgets
 
@@ -173,7 +181,9 @@ for name, value in kinds.items():
     (out,) = DataLoader([value], batch_size=None)
     inner = (value["size"], out["size"]) if isinstance(value, dict) else (value, out)
     before, after = (type(one).__name__ for one in inner)
-    rows.append({"sample": name, "type": before, "comes back as": after, "changed": before != after})
+    rows.append(
+        {"sample": name, "type": before, "comes back as": after, "changed": before != after}
+    )
 facts.Table("default_convert, value by value", rows)
 
 # %% [markdown] lang="en"
@@ -218,14 +228,21 @@ def same(ours, theirs):
 
 order, stream, table = [3, 0, 4], Rows(), list(Rows())
 pairs = {
-    "map-style": (on_map(table, order, default_convert), DataLoader(table, batch_size=None, sampler=order)),
+    "map-style": (
+        on_map(table, order, default_convert),
+        DataLoader(table, batch_size=None, sampler=order),
+    ),
     "stream": (on_stream(stream, default_convert), DataLoader(stream, batch_size=None)),
 }
 compared = {name: (list(ours), list(theirs)) for name, (ours, theirs) in pairs.items()}
 facts.Table(
     "the loops of the notes beside the loader",
     [
-        {"dataset": name, "labels": [label for _, label in theirs], "the same samples": same(ours, theirs)}
+        {
+            "dataset": name,
+            "labels": [label for _, label in theirs],
+            "the same samples": same(ours, theirs),
+        }
         for name, (ours, theirs) in compared.items()
     ],
 )
@@ -258,7 +275,9 @@ class Labels(Dataset):
     def read(self, indices):
         keys = [f"{index:04d}" for index in indices]
         marks = ", ".join("?" for _ in keys)
-        found = dict(self.connection.execute(f"SELECT key, label FROM digits WHERE key IN ({marks})", keys))
+        found = dict(
+            self.connection.execute(f"SELECT key, label FROM digits WHERE key IN ({marks})", keys)
+        )
         return [found[key] for key in keys]
 
     def __getitem__(self, key):
@@ -281,7 +300,14 @@ ways = {
 rows = []
 for name, (labels, arguments) in ways.items():
     got = list(DataLoader(labels, **arguments))
-    rows.append({"loader": name, "items": len(got), "the first one": str(got[0]), "queries": len(labels.queries)})
+    rows.append(
+        {
+            "loader": name,
+            "items": len(got),
+            "the first one": str(got[0]),
+            "queries": len(labels.queries),
+        }
+    )
     labels.connection.close()
 facts.Table("12 labels from a database", rows)
 
@@ -302,7 +328,7 @@ facts.Table("12 labels from a database", rows)
 # %% tags=["predict", "claim:BA-11"]
 my_guess = ...  # for example [4, 8, 8]
 
-pixels = digits.images[:12]  # a tensor is a map-style dataset, and pixels[[0, 1, 2, 3]] reads four rows at once
+pixels = digits.images[:12]  # a tensor is a map-style dataset; pixels[[0, 1, 2, 3]] reads four rows
 right = next(iter(DataLoader(pixels, sampler=lists, batch_size=None)))
 forgot = next(iter(DataLoader(pixels, sampler=lists)))
 print("with batch_size=None:", list(right.shape))
@@ -345,9 +371,17 @@ def shapes_of(dataset, **arguments):
 facts.Table(
     "what the loop gets",
     [
-        {"dataset": "ByLabel", "batch_size": "None", "shapes": shapes_of(ByLabel(), batch_size=None)},
+        {
+            "dataset": "ByLabel",
+            "batch_size": "None",
+            "shapes": shapes_of(ByLabel(), batch_size=None),
+        },
         {"dataset": "ByLabel", "batch_size": "2", "shapes": shapes_of(ByLabel(), batch_size=2)},
-        {"dataset": "3 images", "batch_size": "None", "shapes": shapes_of(digits.images[:3], batch_size=None)},
+        {
+            "dataset": "3 images",
+            "batch_size": "None",
+            "shapes": shapes_of(digits.images[:3], batch_size=None),
+        },
     ],
 )
 
@@ -419,24 +453,46 @@ class Modes(facts.Table):
     def tree(self):  # a line for each mode, and below it a line for each request
         lines, mode = [], None
         for row in self.content:
-            line = {"before": row["asked of the dataset"], "rule": row["collate_fn"], "after": row["the loop gets"]}
+            line = {
+                "before": row["asked of the dataset"],
+                "rule": row["collate_fn"],
+                "after": row["the loop gets"],
+            }
             if row["mode"] != mode:
                 mode = row["mode"]
-                lines.append({"depth": 0, "path": mode, "before": "", "rule": "", "after": "", "surprise": False})
-            lines.append({"depth": 1, "path": f"request {row['request']}", **line, "surprise": False})
+                lines.append(
+                    {
+                        "depth": 0,
+                        "path": mode,
+                        "before": "",
+                        "rule": "",
+                        "after": "",
+                        "surprise": False,
+                    }
+                )
+            lines.append(
+                {"depth": 1, "path": f"request {row['request']}", **line, "surprise": False}
+            )
         return lines
 
 
 def fetch_modes(batch_size, together):
     rows = []
-    for style, dataset in (("map-style", KeyedTogether() if together else Keyed()), ("stream", Streamed())):
+    for style, dataset in (
+        ("map-style", KeyedTogether() if together else Keyed()),
+        ("stream", Streamed()),
+    ):
         for how, size in (("batched", batch_size), ("single", None)):
             collate = DataLoader(dataset, batch_size=size).collate_fn.__name__
             run = trace.record(dataset, batch_size=size)
             for number, (values, calls) in enumerate(run.batches):
                 calls = [calls] if size is None else calls
                 asked = calls[:1] if "__getitems__" in calls[0] else calls
-                text = f"{asked[0]} x {len(asked)}" if style == "stream" and len(asked) > 1 else ", ".join(asked)
+                text = (
+                    f"{asked[0]} x {len(asked)}"
+                    if style == "stream" and len(asked) > 1
+                    else ", ".join(asked)
+                )
                 rows.append(
                     {
                         "mode": f"{style}, {how}",
@@ -466,7 +522,7 @@ widgets.explore(fetch_modes, pictures.tree, batch_size=[3, 2, 1], together=False
 
 # %% tags=["exercise:07_my_convert"]
 def my_convert(value):
-    """What default_convert makes of a sample of numbers, arrays, strings, dicts, lists, tuples and namedtuples."""
+    """What default_convert makes of numbers, arrays, strings, dicts, lists, tuples, namedtuples."""
     ...
 
 

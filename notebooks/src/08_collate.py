@@ -268,7 +268,9 @@ print("bool:", dtype_of([True, False]), "| complex:", batched([1j, 2j])["shape"]
 for pair in ([1, 2.5], [2.5, 1]):
     print(pair, "times float32 weights:", times_a_model(default_collate(pair)))
 orders = ([0, 1, 2, 3], [1, 0, 3, 2], [0, 2, 1, 3])
-rows = [{"order": [weights[i] for i in order], "dtypes": dtypes_in_order(order)} for order in orders]
+rows = [
+    {"order": [weights[i] for i in order], "dtypes": dtypes_in_order(order)} for order in orders
+]
 facts.Table("the same four numbers in batches of 2", rows)
 
 # %% [markdown] lang="en"
@@ -387,12 +389,14 @@ my_guess = ...  # how many labels?
 
 read = [digits[0], digits[1], None, digits[3]]
 skipped, replaced = collate.skip_none(read), collate.replace_none(read)
-print("skip_none:   ", skipped.batch[1].tolist(), "| kept:", skipped.kept, "| skipped:", skipped.skipped)
+labels = skipped.batch[1].tolist()
+print("skip_none:   ", labels, "| kept:", skipped.kept, "| skipped:", skipped.skipped)
 print("replace_none:", replaced.batch[1].tolist(), "| real:", replaced.mask.tolist())
 print(collate.bad_samples([skipped, replaced]), end="\n\n")
 
 two = [{"image": digits[i][0], "size": torch.tensor([8, 8])} for i in (0, 1)]
-moved = collate.to(collate.fields({"size": collate.keep})(two), "meta")  # meta stands for an accelerator
+# The device "meta" stands for an accelerator.
+moved = collate.to(collate.fields({"size": collate.keep})(two), "meta")
 print("image on", moved["image"].device, "| sizes on", [size.device.type for size in moved["size"]])
 exercises.predict(my_guess, torch=len(replaced.batch[1]))
 
@@ -473,7 +477,8 @@ for rule, tensors in ways.items():
     shapes, count = [tuple(one.shape) for one in tensors], sum(one.numel() for one in tensors)
     rows.append({"rule": rule, "tensors": shapes, "numbers": count, "way back": way_back(rule)})
 mean_of_all, mean_of_real = padded.values.mean().item(), padded.values[padded.mask].mean().item()
-print(f"mean of the padded batch: {mean_of_all:.3f} | of the real columns: {mean_of_real:.3f} | offsets of flat: {offsets}")
+print(f"mean of the padded batch: {mean_of_all:.3f} | of the real columns: {mean_of_real:.3f}")
+print(f"offsets of flat: {offsets}")
 facts.Table("three strokes, 18 columns of 8 pixels", rows)
 
 # %% [markdown] lang="en"
@@ -648,7 +653,7 @@ exercises.check("08_pad_rows", pad_rows)  # stuck? exercises.hint("08_pad_rows")
 
 # %% tags=["exercise:same_keys"]
 def same_keys(samples):
-    """Like default_collate; ValueError("sample 1: ...") where keys differ from those of sample 0."""
+    """Like default_collate; ValueError("sample 1: ...") if its keys are not those of sample 0."""
     ...
 
 

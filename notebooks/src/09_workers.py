@@ -191,7 +191,9 @@ def where(workers):
     hooks = {"collate_fn": note_collate, "worker_init_fn": note_start}
     batches = list(DataLoader(Where(), batch_size=2, sampler=sampler, num_workers=workers, **hooks))
     samples = [sample for batch in batches for sample in batch]
-    found = {"sampler": sampler.pids} | {step: {sample[step] for sample in samples} for step in STEPS[1:]}
+    found = {"sampler": sampler.pids} | {
+        step: {sample[step] for sample in samples} for step in STEPS[1:]
+    }
     told = {step: says(pids) for step, pids in found.items()}
     return told | {"get_worker_info()": samples[0]["get_worker_info()"]}
 
@@ -200,7 +202,10 @@ my_guess = ...  # a list of names from STEPS
 
 alone, helped = where(0), where(2)
 print(exercises.predict(my_guess, torch=[step for step in STEPS if helped[step] == "main process"]))
-facts.Table("who does it", [{"step": s, "num_workers=0": alone[s], "num_workers=2": helped[s]} for s in alone])
+facts.Table(
+    "who does it",
+    [{"step": s, "num_workers=0": alone[s], "num_workers=2": helped[s]} for s in alone],
+)
 
 # %% [markdown] lang="en"
 # With workers only the sampler stays at home. It draws the indices and sends them; a worker reads **and** collates.
@@ -218,7 +223,9 @@ facts.Table("who does it", [{"step": s, "num_workers=0": alone[s], "num_workers=
 # %% tags=["claim:WO-09"]
 def shuffled(workers):
     generator = torch.Generator().manual_seed(3)
-    return [int(i) for i in DataLoader(range(8), shuffle=True, num_workers=workers, generator=generator)]
+    return [
+        int(i) for i in DataLoader(range(8), shuffle=True, num_workers=workers, generator=generator)
+    ]
 
 
 rows = [{"num_workers": workers, "order": shuffled(workers)} for workers in (0, 1, 2)]
@@ -260,8 +267,14 @@ facts.Table(
     "threads",
     [
         {"question": "does this Python have the lock?", "answer": lock},
-        {"question": "do two counting threads keep more than 1.5 cores busy?", "answer": cores_used(2) > 1.5},
-        {"question": "has DataLoader an argument for threads?", "answer": any("thread" in name for name in arguments)},
+        {
+            "question": "do two counting threads keep more than 1.5 cores busy?",
+            "answer": cores_used(2) > 1.5,
+        },
+        {
+            "question": "has DataLoader an argument for threads?",
+            "answer": any("thread" in name for name in arguments),
+        },
     ],
 )
 
@@ -345,9 +358,15 @@ for how in ("KeyError", "BadFile"):
             list(DataLoader(Faulty(how), num_workers=workers))
         except Exception as error:
             lines = str(error).strip().splitlines()
-            row = {"raised": how, "num_workers": workers, "arrives as": type(error).__name__, "first line": lines[0]}
+            row = {
+                "raised": how,
+                "num_workers": workers,
+                "arrives as": type(error).__name__,
+                "first line": lines[0],
+            }
             rows.append({**row, "last line": lines[-1] if len(lines) > 1 else None})
-            traceback.clear_frames(error.__traceback__)  # they hold the loader's iterator, and with it the worker
+            # The frames hold the loader's iterator, and with it the worker.
+            traceback.clear_frames(error.__traceback__)
 print(exercises.predict(my_guess, torch=rows[3]["arrives as"]))
 facts.Table("what the training loop catches", rows)
 
@@ -449,7 +468,9 @@ exercises.predict(my_guess, torch=8 - 1 - len(late))
 # %% tags=["predict"]
 my_guess = ...  # from 0 to 7
 
-run = trace.record(SlowDigits(), batch_size=2, num_workers=2, in_order=False, multiprocessing_context=quick)
+run = trace.record(
+    SlowDigits(), batch_size=2, num_workers=2, in_order=False, multiprocessing_context=quick
+)
 order = [note.request for note in run.notes]
 print("order of arrival:", order)
 exercises.predict(my_guess, torch=order[-1])
@@ -494,15 +515,24 @@ class Queue(facts.Facts):
         notes, order = self.run.notes, [note.request for note in self.run.notes]
         if clock == "seconds":
             measured = self.run.lanes("seconds")
-            for span in (span for lane in measured["lanes"] for span in lane["spans"] if span["label"].isdecimal()):
+            for span in (
+                span
+                for lane in measured["lanes"]
+                for span in lane["spans"]
+                if span["label"].isdecimal()
+            ):
                 span["label"] = str(order[int(span["label"])])
             return measured
         ahead, workers = self.run.requests_ahead or 1, self.run.workers
         steps = {note.request: 8 if 0 in note.keys else 1 for note in notes}
-        mine = {note.request: [other.request for other in notes if other.worker == note.worker] for note in notes}
+        mine = {
+            note.request: [other.request for other in notes if other.worker == note.worker]
+            for note in notes
+        }
 
         @functools.cache
-        def begins(batch):  # when it has been asked for, and what its worker was given before is done
+        def begins(batch):
+            # When it has been asked for, and what its worker was given before is done.
             asked = 0 if batch < ahead else arrives(batch - ahead) + (not workers)
             return max([asked, *(ends(other) for other in mine[batch] if other < batch)])
 
@@ -517,19 +547,32 @@ class Queue(facts.Facts):
         for place, note in enumerate(notes):
             label, now = str(note.request), arrives(place)
             lanes[note.worker].append(
-                {"start": begins(note.request), "stop": ends(note.request), "kind": "fetch", "label": label}
+                {
+                    "start": begins(note.request),
+                    "stop": ends(note.request),
+                    "kind": "fetch",
+                    "label": label,
+                }
             )
             free = arrives(place - 1) + 1 if place else 0
             if workers and now > free:
                 lanes[None].append({"start": free, "stop": now, "kind": "wait", "label": label})
             lanes[None].append({"start": now, "stop": now + 1, "kind": "use", "label": label})
-        names = [("main" if worker is None else f"worker {worker}", spans) for worker, spans in lanes.items()]
-        return {"unit": "steps, 8 for the slow one", "lanes": [{"name": name, "spans": spans} for name, spans in names]}
+        names = [
+            ("main" if worker is None else f"worker {worker}", spans)
+            for worker, spans in lanes.items()
+        ]
+        return {
+            "unit": "steps, 8 for the slow one",
+            "lanes": [{"name": name, "spans": spans} for name, spans in names],
+        }
 
 
 def queue(in_order, prefetch, workers, clock):
     helpers = {"prefetch_factor": prefetch, "multiprocessing_context": quick} if workers else {}
-    run = trace.record(SlowDigits(), batch_size=2, num_workers=workers, in_order=in_order, **helpers)
+    run = trace.record(
+        SlowDigits(), batch_size=2, num_workers=workers, in_order=in_order, **helpers
+    )
     return Queue(run, clock)
 
 
@@ -537,7 +580,9 @@ def draw(found):
     return pictures.timeline(found, title="One slow sample", clock=found.clock)
 
 
-widgets.explore(queue, draw, in_order=True, prefetch=[2, 1, 4], workers=[2, 1, 0], clock=["order", "seconds"])
+widgets.explore(
+    queue, draw, in_order=True, prefetch=[2, 1, 4], workers=[2, 1, 0], clock=["order", "seconds"]
+)
 
 # %% [markdown] lang="en"
 # ## Memory that grows
@@ -565,7 +610,7 @@ BLOCK = 10_000
 
 
 def private_memory():
-    """The memory in MB that belongs to this process alone; None where the system does not say (only Linux does)."""
+    """The MB that belong to this process alone; None where the system does not say (Linux does)."""
     try:
         text = Path("/proc/self/smaps_rollup").read_text()
     except OSError:
@@ -574,7 +619,7 @@ def private_memory():
 
 
 class Names(Dataset):
-    """A sample reads ten thousand names and says how much memory the worker had before and has after."""
+    """A sample reads ten thousand names; it says how much memory the worker had, and has now."""
 
     def __init__(self, names):
         self.names = names
@@ -601,7 +646,11 @@ class Growth(facts.Facts):
     megabytes: dict
 
     def grows(self, kind):  # a list of names takes 80 bytes or more for each
-        return None if self.megabytes[kind] is None else self.megabytes[kind] > 0.25 * 80e-6 * self.names
+        return (
+            None
+            if self.megabytes[kind] is None
+            else self.megabytes[kind] > 0.25 * 80e-6 * self.names
+        )
 
     def summary(self):
         return f"{self.names} file names, read once by forked workers"
@@ -611,7 +660,8 @@ class Growth(facts.Facts):
 
     def bars(self):
         entries = [
-            {"name": k, "value": round(m or 0, 1), "note": "grows" if self.grows(k) else ""} for k, m in self.megabytes.items()
+            {"name": k, "value": round(m or 0, 1), "note": "grows" if self.grows(k) else ""}
+            for k, m in self.megabytes.items()
         ]
         return {"unit": "MB", "measured": True, "bars": entries}
 
@@ -620,14 +670,17 @@ def growth(names, workers):
     paths = [f"train/{number % 10}/{number:08d}.png" for number in range(names)]
     found = {}
     for kind, kept in {"list": paths, "array": np.array(paths)}.items():
-        loader = DataLoader(Names(kept), batch_size=None, num_workers=workers, multiprocessing_context=quick)
+        loader = DataLoader(
+            Names(kept), batch_size=None, num_workers=workers, multiprocessing_context=quick
+        )
         told = [sample for sample in loader if quick and sample[0] is not None]
         found[kind] = sum(after - before for before, after in told) if told else None
     return Growth(names, found)
 
 
 view = widgets.explore(growth, pictures.bars, run="button", names=[200_000, 50_000], workers=[1, 2])
-print(exercises.predict(my_guess, torch=[kind for kind in view.facts.megabytes if view.facts.grows(kind)]))
+growing = [kind for kind in view.facts.megabytes if view.facts.grows(kind)]
+print(exercises.predict(my_guess, torch=growing))
 view
 
 # %% [markdown] lang="en"
@@ -653,7 +706,7 @@ view
 
 # %% tags=["exercise:09_packed"]
 class Packed:
-    """Packed(names)[i] == names[i] and len(Packed(names)) == len(names), with a few objects that hold everything."""
+    """Packed(names)[i] == names[i], len(Packed(names)) == len(names); a few objects hold it all."""
 
     def __init__(self, names): ...
 
@@ -703,7 +756,9 @@ exercises.check("09_packed", Packed)  # stuck? exercises.hint("09_packed")
 my_guess = ...  # 1, 2, 3 or 4
 
 sampler = SpyingSampler()
-iterator = iter(DataLoader(Where(), batch_size=None, sampler=sampler, num_workers=2, worker_init_fn=note_start))
+iterator = iter(
+    DataLoader(Where(), batch_size=None, sampler=sampler, num_workers=2, worker_init_fn=note_start)
+)
 workers = multiprocessing.active_children()
 readers = {sample["dataset[index]"] for sample in iterator}
 proofs = {

@@ -374,7 +374,8 @@ from torch.utils.data import DataLoader
 print("top level runs as", __name__, flush=True)
 
 print(len(DataLoader(range(2))), "batches without workers")
-print(len(list(DataLoader(range(2), num_workers=1, multiprocessing_context="spawn"))), "batches with one")
+spawned = DataLoader(range(2), num_workers=1, multiprocessing_context="spawn")
+print(len(list(spawned)), "batches with one")
 """
 scripts = {"guard, spawn": guarded, "no guard, spawn": unguarded}
 if "fork" in methods:
@@ -485,7 +486,7 @@ exercises.check("10_how_it_travels", how_it_travels)  # stuck? exercises.hint("1
 
 # %% tags=["exercise:10_scaler"]
 def make_scaler(factor):
-    """make_scaler(10) is a collate function: [1, 2] gives tensor([10, 20]), in a spawn worker too."""
+    """make_scaler(10) collates [1, 2] to tensor([10, 20]), in a spawn worker too."""
     ...
 
 

@@ -55,7 +55,8 @@ from tutorlib import exercises, facts, pictures, widgets
 
 # %load_ext tutorlib.cells
 if "forkserver" in multiprocessing.get_all_start_methods():
-    multiprocessing.set_forkserver_preload(["torch"])  # quicker workers where forkserver is the default
+    # Where forkserver is the default, workers start quicker.
+    multiprocessing.set_forkserver_preload(["torch"])
 print("ready")
 
 # %%
@@ -158,7 +159,9 @@ def throws(samples, generator, worker=None):
 def repetition(first, second, generator):
     return {
         "different numbers": len(throws(first + second, generator)),
-        "worker 1 repeats worker 0": bool(throws(first, generator, 0) & throws(first, generator, 1)),
+        "worker 1 repeats worker 0": bool(
+            throws(first, generator, 0) & throws(first, generator, 1)
+        ),
         "epoch 2 repeats epoch 1": bool(throws(first, generator) & throws(second, generator)),
     }
 
@@ -167,7 +170,8 @@ my_guess = ...  # a list, for example ["np.random", "own"]
 
 first, second = two_epochs(Dice(), num_workers=2)
 rows = [{"generator": name, **repetition(first, second, name)} for name in GENERATORS]
-print(exercises.predict(my_guess, torch=[row["generator"] for row in rows if row["different numbers"] < 8]))
+repeating = [row["generator"] for row in rows if row["different numbers"] < 8]
+print(exercises.predict(my_guess, torch=repeating))
 facts.Table("8 throws of each generator", rows)
 
 # %% [markdown] lang="en"
@@ -193,9 +197,14 @@ facts.Table("8 throws of each generator", rows)
 # %% tags=["claim:RN-01"]
 ours = torch.Generator().manual_seed(7)
 rows = []
-for epoch, samples in enumerate(two_epochs(Dice(), num_workers=2, generator=torch.Generator().manual_seed(7)), start=1):
+for epoch, samples in enumerate(
+    two_epochs(Dice(), num_workers=2, generator=torch.Generator().manual_seed(7)), start=1
+):
     base_seed = torch.empty((), dtype=torch.int64).random_(generator=ours).item()
-    row = {f"seed of worker {w} - base_seed": throws(samples, "seed", w).pop() - base_seed for w in (0, 1)}
+    row = {
+        f"seed of worker {w} - base_seed": throws(samples, "seed", w).pop() - base_seed
+        for w in (0, 1)
+    }
     rows.append({"epoch": epoch, **row})
 facts.Table("base_seed, drawn here by hand, beside the seeds of real workers", rows)
 
@@ -225,7 +234,9 @@ data, undisturbed = range(4), next_number(lambda: None)
 actions = {
     "DataLoader(data)": lambda: DataLoader(data),
     "iter(DataLoader(data))": lambda: iter(DataLoader(data)),
-    "iter(DataLoader(data, generator=g))": lambda: iter(DataLoader(data, generator=torch.Generator())),
+    "iter(DataLoader(data, generator=g))": lambda: iter(
+        DataLoader(data, generator=torch.Generator())
+    ),
     "list(DataLoader(data, shuffle=True))": lambda: list(DataLoader(data, shuffle=True)),
     "list(DataLoader(data, shuffle=True, generator=g))": lambda: list(
         DataLoader(data, shuffle=True, generator=torch.Generator())
@@ -233,7 +244,10 @@ actions = {
 }
 moved = {name: next_number(action) != undisturbed for name, action in actions.items()}
 print(exercises.predict(my_guess, torch="yes" if moved["iter(DataLoader(data))"] else "no"))
-facts.Table("torch.rand(1) afterwards", [{"in between": name, "another number": other} for name, other in moved.items()])
+facts.Table(
+    "torch.rand(1) afterwards",
+    [{"in between": name, "another number": other} for name, other in moved.items()],
+)
 
 # %% [markdown] lang="en"
 # A harmless look at one batch, before the model is built, gives the model other initial weights. With `generator=` the
@@ -283,7 +297,10 @@ class Told(Dataset):
 
 def tell_seed(worker_id):
     me = get_worker_info()
-    me.dataset.told = {"worker": worker_id, "info.seed == torch.initial_seed()": me.seed == torch.initial_seed()}
+    me.dataset.told = {
+        "worker": worker_id,
+        "info.seed == torch.initial_seed()": me.seed == torch.initial_seed(),
+    }
 
 
 def tell_seeders(worker_id):
@@ -319,16 +336,33 @@ facts.Table(
 my_guess = ...  # a list of names, in the order above
 
 fixed = {"batch_size": None, "num_workers": 1}
-told = next(iter(DataLoader(Told(), worker_init_fn=tell_seeders, generator=torch.Generator().manual_seed(7), **fixed)))
+told = next(
+    iter(
+        DataLoader(
+            Told(), worker_init_fn=tell_seeders, generator=torch.Generator().manual_seed(7), **fixed
+        )
+    )
+)
 try:
-    list(DataLoader(Told(), worker_init_fn=seed_numpy_as_it_is, generator=torch.Generator().manual_seed(7), **fixed))
+    list(
+        DataLoader(
+            Told(),
+            worker_init_fn=seed_numpy_as_it_is,
+            generator=torch.Generator().manual_seed(7),
+            **fixed,
+        )
+    )
 except ValueError as error:
     lines = str(error).strip().splitlines()
     print("the whole loader stops:", lines[0])
     print(lines[-1], "\n")
-    traceback.clear_frames(error.__traceback__)  # they hold the loader's iterator, and with it the worker
-print(exercises.predict(my_guess, torch=[name for name, answer in told.items() if answer == "accepted"]))
-facts.Table("given the 64-bit seed of a worker", [{"function": name, "answer": answer} for name, answer in told.items()])
+    traceback.clear_frames(error.__traceback__)  # they hold the iterator, and with it the worker
+accepted = [name for name, answer in told.items() if answer == "accepted"]
+print(exercises.predict(my_guess, torch=accepted))
+facts.Table(
+    "given the 64-bit seed of a worker",
+    [{"function": name, "answer": answer} for name, answer in told.items()],
+)
 
 # %% [markdown] lang="en"
 # The seed has 64 bits, and `np.random.seed` takes 32. Write `np.random.seed(seed % 2**32)`, or leave it out: torch has
@@ -354,7 +388,13 @@ rows = []
 for kept in (False, True):
     first, second = two_epochs(Dice(), num_workers=2, persistent_workers=kept)
     seeds_stay = throws(first, "seed") == throws(second, "seed")
-    rows.append({"persistent_workers": kept, "the seeds stay": seeds_stay, **repetition(first, second, "own")})
+    rows.append(
+        {
+            "persistent_workers": kept,
+            "the seeds stay": seeds_stay,
+            **repetition(first, second, "own"),
+        }
+    )
 print(exercises.predict(my_guess, torch=rows[1]["different numbers"]))
 facts.Table("8 throws of own", rows)
 
@@ -393,26 +433,39 @@ class Repeats(facts.Facts):
                     who = "main" if sample["worker"] is None else f"worker {sample['worker']}"
                     times = thrown.count(sample[generator])
                     sign = f"x{times}" if times > 1 else ""
-                    hands.setdefault(who, []).append({"text": letter[sample[generator]], "sign": sign})
+                    hands.setdefault(who, []).append(
+                        {"text": letter[sample[generator]], "sign": sign}
+                    )
                 yield generator, number, hands
 
     def summary(self):
-        found = [f"{len(throws(self.epochs[0] + self.epochs[1], name))} of {name}" for name in GENERATORS]
+        found = [
+            f"{len(throws(self.epochs[0] + self.epochs[1], name))} of {name}" for name in GENERATORS
+        ]
         return f"different numbers in 8 throws: {', '.join(found)}"
 
     def rows(self):
         return [
-            {"generator": name, "epoch": epoch, **{who: " ".join(t["text"] for t in hand) for who, hand in hands.items()}}
+            {
+                "generator": name,
+                "epoch": epoch,
+                **{who: " ".join(t["text"] for t in hand) for who, hand in hands.items()},
+            }
             for name, epoch, hands in self.lines()
         ]
 
     def grid(self):
-        cells = [(f"{g}, epoch {e}", [{"label": w, "items": h} for w, h in hands.items()]) for g, e, hands in self.lines()]
+        cells = [
+            (f"{g}, epoch {e}", [{"label": w, "items": h} for w, h in hands.items()])
+            for g, e, hands in self.lines()
+        ]
         return {"rows": [{"label": label, "cells": row} for label, row in cells], "missing": []}
 
 
 def throw(workers, persistent):
-    return Repeats(two_epochs(Dice(), num_workers=workers, persistent_workers=persistent and workers > 0))
+    return Repeats(
+        two_epochs(Dice(), num_workers=workers, persistent_workers=persistent and workers > 0)
+    )
 
 
 def draw(repeats):
@@ -500,7 +553,12 @@ exercises.check("11_reseed", reseed)  # stuck? exercises.hint("11_reseed")
 my_guess = ...  # from 0 to 4
 
 thrown = [
-    [sample["torch"] for sample in DataLoader(Dice(), batch_size=None, num_workers=n, generator=torch.Generator().manual_seed(7))]
+    [
+        sample["torch"]
+        for sample in DataLoader(
+            Dice(), batch_size=None, num_workers=n, generator=torch.Generator().manual_seed(7)
+        )
+    ]
     for n in (1, 2)
 ]
 exercises.predict(my_guess, torch=sum(one == two for one, two in zip(*thrown, strict=True)))
@@ -530,7 +588,7 @@ from tutorlib import datasets
 
 
 class ShiftedDigits(Dataset):
-    """Real digits, each shifted by up to 3 pixels both ways; the shift depends on seed, epoch and index only."""
+    """Digits, shifted by up to 3 pixels both ways; the shift depends on seed, epoch and index."""
 
     def __init__(self, seed):
         self.digits, self.seed, self.epoch = datasets.digits("train"), seed, 0
@@ -583,7 +641,11 @@ my_guess = ...  # "yes" or "no"
 right = by_attribute()  # in the main process
 kept = {"num_workers": 2, "persistent_workers": True}
 rows = [
-    {"the epoch travels": how, "workers": who, **{f"epoch {e} right": torch.equal(run[e], right[e]) for e in (0, 1)}}
+    {
+        "the epoch travels": how,
+        "workers": who,
+        **{f"epoch {e} right": torch.equal(run[e], right[e]) for e in (0, 1)},
+    }
     for how, who, run in [
         ("in dataset.epoch", "2, new", by_attribute(num_workers=2)),
         ("in dataset.epoch", "2, persistent", by_attribute(**kept)),
@@ -612,7 +674,7 @@ facts.Table(f"16 real digits; the two epochs differ: {facts.cell(not torch.equal
 
 # %% tags=["exercise:11_sample_rng"]
 def sample_rng(seed, epoch, index):
-    """A NumPy generator: the same throws for the same three numbers, other throws for any others."""
+    """A NumPy generator: the same throws for the same three numbers, others for any others."""
     ...
 
 
@@ -669,7 +731,8 @@ lines = [(line_1, "random"), (line_2, "np.random"), (line_3, "np.random"), (line
 for number, (line, generator) in enumerate(lines, start=1):
     first, second = two_epochs(Dice(), num_workers=2, worker_init_fn=line)
     rows.append({"line": number, "generator": generator, **repetition(first, second, generator)})
-print(exercises.predict(my_guess, torch=next(row["line"] for row in rows if row["epoch 2 repeats epoch 1"])))
+wrong = next(row["line"] for row in rows if row["epoch 2 repeats epoch 1"])
+print(exercises.predict(my_guess, torch=wrong))
 facts.Table("8 throws of the generator that the line seeds", rows)
 
 # %% [markdown] lang="en"

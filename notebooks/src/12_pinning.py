@@ -74,7 +74,9 @@ def machine(accelerator):
     cuda = torch.device("cuda")
     with (
         mock.patch.object(torch.accelerator, "is_available", return_value=accelerator),
-        mock.patch.object(torch.accelerator, "current_accelerator", return_value=cuda if accelerator else None),
+        mock.patch.object(
+            torch.accelerator, "current_accelerator", return_value=cuda if accelerator else None
+        ),
     ):
         yield
 
@@ -95,7 +97,8 @@ def page(*shape):
     return torch.ones(shape).as_subclass(Page)
 
 
-print("ready:", len(digits), "real digits; pinned:", page(2).is_pinned(), page(2).pin_memory().is_pinned())
+pinned = page(2).is_pinned(), page(2).pin_memory().is_pinned()
+print("ready:", len(digits), "real digits; pinned:", *pinned)
 
 # %% [markdown] lang="en"
 # ## Wrong first
@@ -168,7 +171,9 @@ def told(work):
 my_guess = ...  # True, False or "RuntimeError"
 
 with machine(accelerator=False):
-    loader, while_made = told(lambda: DataLoader([1.0, 2.0], pin_memory=True, pin_memory_device="cuda"))
+    loader, while_made = told(
+        lambda: DataLoader([1.0, 2.0], pin_memory=True, pin_memory_device="cuda")
+    )
     batch, while_read = told(lambda: next(iter(loader)))
 print("warnings while the loader was made:", len(while_made))
 for message in while_read:
@@ -189,7 +194,10 @@ exercises.predict(my_guess, torch=batch.is_pinned())
 
 
 # %% tags=["claim:PM-02"]
-pages = [(image.as_subclass(Page), torch.tensor(label).as_subclass(Page)) for image, label in (digits[i] for i in range(8))]
+pages = [
+    (image.as_subclass(Page), torch.tensor(label).as_subclass(Page))
+    for image, label in (digits[i] for i in range(8))
+]
 
 rows = []
 for accelerator in (False, True):
@@ -198,7 +206,9 @@ for accelerator in (False, True):
         with machine(accelerator), warnings.catch_warnings(action="ignore"):
             images, labels = next(iter(DataLoader(pages, batch_size=4, pin_memory=pin)))
         setting = {"accelerator": accelerator, "pin_memory": pin}
-        rows.append(setting | {"images pinned": images.is_pinned(), "labels pinned": labels.is_pinned()})
+        rows.append(
+            setting | {"images pinned": images.is_pinned(), "labels pinned": labels.is_pinned()}
+        )
 facts.Table("a batch of 4 digits", rows)
 
 # %% [markdown] lang="en"
@@ -265,7 +275,13 @@ print("an accelerator is here, or pinning is refused:", torch.accelerator.is_ava
 def through_the_loader(batch):
     """The batch as a loader hands it over on a machine with an accelerator."""
     with machine(accelerator=True):
-        return next(iter(DataLoader([batch], batch_size=None, collate_fn=lambda given: given, pin_memory=True)))
+        return next(
+            iter(
+                DataLoader(
+                    [batch], batch_size=None, collate_fn=lambda given: given, pin_memory=True
+                )
+            )
+        )
 
 
 Point = namedtuple("Point", "x")
@@ -292,7 +308,9 @@ my_guess = ...  # for example ["deque", "set"]
 rows = []
 for name, batch in batches.items():
     after = through_the_loader(batch)
-    inside = after.values() if isinstance(after, dict) else [after.x] if name == "dataclass" else after
+    inside = (
+        after.values() if isinstance(after, dict) else [after.x] if name == "dataclass" else after
+    )
     same = {"comes out as": type(after).__name__, "the same object": after is batch}
     rows.append({"batch": name} | same | {"pinned": all(one.is_pinned() for one in inside)})
 print(facts.Table("one tensor in each", rows))
@@ -402,7 +420,11 @@ facts.Table("a list with one batch of its own type", rows)
 class XRay(facts.Table):
     def tree(self):
         def line(row):
-            deep = {"depth": row["where"].count("."), "path": row["where"], "surprise": row["note"] is not None}
+            deep = {
+                "depth": row["where"].count("."),
+                "path": row["where"],
+                "surprise": row["note"] is not None,
+            }
             return deep | {name: row[name] for name in ("before", "rule", "after")}
 
         return [line(row) for row in self.content]
@@ -438,7 +460,9 @@ def look(path, before, after, rows, outside="go inside"):
     else:
         found = type(after).__name__
         note = None if type(before) is type(after) else f"was a {type(before).__name__}"
-    rows.append({"where": path, "before": type(before).__name__, "rule": rule, "after": found, "note": note})
+    rows.append(
+        {"where": path, "before": type(before).__name__, "rule": rule, "after": found, "note": note}
+    )
     for (name, one), (_, other) in zip(parts(before), parts(after), strict=False):
         look(f"{path}.{name}", one, other, rows, rule)
 
@@ -446,8 +470,16 @@ def look(path, before, after, rows, outside="go inside"):
 batch_of = {
     "own types": lambda: [Silent(page(2)), Right(page(2)), Lost(page(2)), Nothing(page(2))],
     "digits": lambda: next(iter(DataLoader(pages, batch_size=4))),
-    "dict with a box and names": lambda: {"image": page(2), "box": Point(page(4)), "names": ("a", "b")},
-    "a set and a generator": lambda: {"set": {page(2)}, "generator": (page(2) for _ in range(2)), "range": range(2)},
+    "dict with a box and names": lambda: {
+        "image": page(2),
+        "box": Point(page(4)),
+        "names": ("a", "b"),
+    },
+    "a set and a generator": lambda: {
+        "set": {page(2)},
+        "generator": (page(2) for _ in range(2)),
+        "range": range(2),
+    },
     "packed sequence": lambda: {"packed": pack_sequence([page(3), page(2)])},
     "an array": lambda: {"array": np.ones(2), "tensor": page(2)},
     "a field called pin_memory": lambda: {"settings": types.SimpleNamespace(pin_memory=True)},
@@ -459,12 +491,19 @@ def xray(batch):
     try:
         after = through_the_loader(given)
     except TypeError as error:
-        row = {"where": "batch", "before": type(given).__name__, "rule": "go inside", "after": type(error).__name__}
+        row = {
+            "where": "batch",
+            "before": type(given).__name__,
+            "rule": "go inside",
+            "after": type(error).__name__,
+        }
         return XRay(f"{batch}: no batch", [row | {"note": str(error)}])
     rows = []
     look("batch", before, after, rows)
     states = [row["after"] for row in rows]
-    return XRay(f"{batch}: {states.count('pinned')} pinned, {states.count('not pinned')} not pinned", rows)
+    return XRay(
+        f"{batch}: {states.count('pinned')} pinned, {states.count('not pinned')} not pinned", rows
+    )
 
 
 widgets.explore(xray, pictures.tree, batch=list(batch_of))

@@ -96,7 +96,11 @@ for shares in tries:
 facts.Table(
     "100 samples",
     [
-        {"given": shares.tolist(), "math.fsum": math.fsum(shares), "lengths": lengths_of(100, shares)}
+        {
+            "given": shares.tolist(),
+            "math.fsum": math.fsum(shares),
+            "lengths": lengths_of(100, shares),
+        }
         for shares in [*tries, np.array([20, 40, 30, 10])]
     ],
 )
@@ -143,7 +147,11 @@ def split(data, lengths, seed=42):
     return [list(part) for part in random_split(data, lengths, generator=seeded(seed))]
 
 
-once, again, other = split(range(10), [3, 7]), split(range(10), [3, 7]), split(range(10), [3, 7], seed=7)
+once, again, other = (
+    split(range(10), [3, 7]),
+    split(range(10), [3, 7]),
+    split(range(10), [3, 7], seed=7),
+)
 print("seed 42:", once, "| again the same:", again == once)
 print("seed 7: ", other)
 print("every sample once:", sorted(itertools.chain(*once)) == list(range(10)))
@@ -200,14 +208,29 @@ exercises.predict(my_guess, torch=lengths_of(100, [0.5, 0.29, 0.21]))
 # 于是第二个子集丢掉的样本给了第一个。
 
 # %% tags=["claim:SP-03", "claim:SP-04"]
-cases = [(30, [0.3, 0.3, 0.4]), (10, [1 / 3] * 3), (11, [0.25] * 4), (100, [0.5, 0.29, 0.21]), (10, [0.9, 0.09, 0.01])]
+cases = [
+    (30, [0.3, 0.3, 0.4]),
+    (10, [1 / 3] * 3),
+    (11, [0.25] * 4),
+    (100, [0.5, 0.29, 0.21]),
+    (10, [0.9, 0.09, 0.01]),
+]
 rows = []
 for size, shares in cases:
-    with warnings.catch_warnings(record=True) as said:  # printed in the table: on its own a warning shows a path
+    # The table shows what was said: on its own a warning shows a path.
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         lengths = lengths_of(size, shares)
     floors = [math.floor(size * share) for share in shares]
-    rows.append({"samples": size, "shares": shares, "floors": floors, "lengths": lengths, "warnings": len(said)})
+    rows.append(
+        {
+            "samples": size,
+            "shares": shares,
+            "floors": floors,
+            "lengths": lengths,
+            "warnings": len(said),
+        }
+    )
 print("a warning:", said[0].message)
 facts.Table("floors, then the rest from the first subset on", rows)
 
@@ -261,7 +284,8 @@ class TwoSplits(facts.Facts):
         return [sample for sample in self.first if self.first[sample] != self.second[sample]]
 
     def summary(self):
-        return f"{len(self.first)} samples, of which {len(self.moved())} went elsewhere the second time"
+        moved = len(self.moved())
+        return f"{len(self.first)} samples, of which {moved} went elsewhere the second time"
 
     def rows(self):
         return [
@@ -276,13 +300,26 @@ class TwoSplits(facts.Facts):
     def ruler(self):
         gone = set(self.moved())
         before = [{"text": self.first[s]} if s in self.first else None for s in sorted(self.second)]
-        after = [{"text": self.second[s], "state": "different" if s in gone else ""} for s in sorted(self.second)]
-        return {"unit": "sample", "tracks": [{"name": "first split", "cells": before}, {"name": "second split", "cells": after}]}
+        after = [
+            {"text": self.second[s], "state": "different" if s in gone else ""}
+            for s in sorted(self.second)
+        ]
+        return {
+            "unit": "sample",
+            "tracks": [
+                {"name": "first split", "cells": before},
+                {"name": "second split", "cells": after},
+            ],
+        }
 
 
 def subset_of(size, shares, generator):
     parts = random_split(range(size), shares, generator=generator)
-    return {sample: letter for letter, part in zip("ABC", parts, strict=False) for sample in part.indices}
+    return {
+        sample: letter
+        for letter, part in zip("ABC", parts, strict=False)
+        for sample in part.indices
+    }
 
 
 TwoSplits(subset_of(4, [0.5, 0.5], seeded(1)), subset_of(4, [0.5, 0.5], seeded(2)))
@@ -307,7 +344,9 @@ def twice(second, size, shares):
     generator = seeded(42)
     first = subset_of(size, shares, generator)
     more = size + (second == "one more sample")
-    return TwoSplits(first, subset_of(more, shares, generator if second == "same generator" else seeded(42)))
+    return TwoSplits(
+        first, subset_of(more, shares, generator if second == "same generator" else seeded(42))
+    )
 
 
 def where(splits):
@@ -379,7 +418,9 @@ train = Subset(Brighter(digits, augment=True), train.indices)
 val = Subset(Brighter(digits), val.indices)
 print("mean of validation image 0 is clean:", val[0][0].mean().item() == clean)
 inner, _ = random_split(val, [10, 327], generator=seeded(42))
-print("split twice, indices into the part:", inner.indices[:3], "| into the digits:", [val.indices[i] for i in inner.indices[:3]])
+first = inner.indices[:3]
+into_digits = [val.indices[i] for i in first]
+print("split twice, indices into the part:", first, "| into the digits:", into_digits)
 
 # %% [markdown] lang="en"
 # The last line: indices of a split of a split count inside the part. Do not use them on the whole dataset.

@@ -80,7 +80,8 @@ for value in (8, 9, 10, 11):
     write("train", value, [0, 1, 2])
 for value in (8, 9, 11):
     write("val", value, [3])
-print("ready:", len(ImageFolder(root / "train")), "pictures in train,", len(ImageFolder(root / "val")), "in val")
+sizes = {part: len(ImageFolder(root / part)) for part in ("train", "val")}
+print("ready:", sizes["train"], "pictures in train,", sizes["val"], "in val")
 
 # %% [markdown] lang="en"
 # ## Wrong first
@@ -261,7 +262,11 @@ checked = ImageFolder(root / "messy", is_valid_file=readable)
 facts.Table(
     "the messy folder",
     [
-        {"call": call, "samples": sorted(Path(path).name for path, _ in folder.imgs), "reading": read_all(folder)}
+        {
+            "call": call,
+            "samples": sorted(Path(path).name for path, _ in folder.imgs),
+            "reading": read_all(folder),
+        }
         for call, folder in {"ImageFolder(root)": messy, "is_valid_file=readable": checked}.items()
     ],
 )
@@ -354,11 +359,16 @@ valued = ImageFolder(root / "train", target_transform=lambda index: int(train.cl
 to_tensor = transforms.ToTensor()
 with PIL.Image.open(valued.imgs[0][0]) as image:
     print("mode on disk:", image.mode)
-print("valued[0]: mode", valued[0][0].mode, "target", valued[0][1], "| class_to_idx['10']:", valued.class_to_idx["10"])
+picture, target = valued[0]
+print("valued[0]: mode", picture.mode, "target", target)
+print("class_to_idx['10']:", valued.class_to_idx["10"])
 rows = [
     {"arguments": "none", "batch of 2": one_batch(train)},
     {"arguments": "ToTensor", "batch of 2": one_batch(ImageFolder(root / "train", to_tensor))},
-    {"arguments": "ToTensor, loader=grey", "batch of 2": one_batch(ImageFolder(root / "train", to_tensor, loader=grey))},
+    {
+        "arguments": "ToTensor, loader=grey",
+        "batch of 2": one_batch(ImageFolder(root / "train", to_tensor, loader=grey)),
+    },
 ]
 print(facts.Table("how a batch begins", rows))
 exercises.predict(my_guess, torch=valued.targets[0])
@@ -430,7 +440,9 @@ class Letterbox:
 
     def __call__(self, image):
         scale = self.size / max(image.size)
-        image = image.resize([round(scale * side) for side in image.size], PIL.Image.Resampling.BILINEAR)
+        image = image.resize(
+            [round(scale * side) for side in image.size], PIL.Image.Resampling.BILINEAR
+        )
         square = PIL.Image.new(image.mode, (self.size, self.size))
         square.paste(image, [(self.size - side) // 2 for side in image.size])
         return square
@@ -440,7 +452,9 @@ ways = {
     "none": transforms.Compose([]),
     "Resize(24)": transforms.Resize(24),
     "Resize((24, 24))": transforms.Resize((24, 24)),
-    "Resize(24), CenterCrop(24)": transforms.Compose([transforms.Resize(24), transforms.CenterCrop(24)]),
+    "Resize(24), CenterCrop(24)": transforms.Compose(
+        [transforms.Resize(24), transforms.CenterCrop(24)]
+    ),
     "Letterbox(24)": Letterbox(24),
 }
 sheet = PIL.Image.new("L", (600, 104 * len(ways)), 255)
@@ -455,7 +469,9 @@ for line, (name, way) in enumerate(ways.items()):
 
 png = io.BytesIO()
 sheet.save(png, "PNG")
-display(Image(png.getvalue(), alt="five rows of three pictures, one row for each line of the table"))
+display(
+    Image(png.getvalue(), alt="five rows of three pictures, one row for each line of the table")
+)
 facts.Table("a 10, an 11 and an 8", rows)
 
 # %% [markdown] lang="en"
@@ -480,10 +496,15 @@ try:
 except IndentationError as error:
     print("as printed:", type(error).__name__)
 
-steps = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+steps = [
+    transforms.RandomResizedCrop(224),
+    transforms.RandomHorizontalFlip(),
+    transforms.ToTensor(),
+]
 augmented = ImageFolder(root / "train", transform=transforms.Compose(steps))
 for images, targets in DataLoader(augmented, batch_size=32, shuffle=True):
-    print("images:", tuple(images.shape), images.dtype, "targets:", tuple(targets.shape), targets.dtype)
+    print("images:", tuple(images.shape), images.dtype)
+    print("targets:", tuple(targets.shape), targets.dtype)
     print("all in 0..1:", bool(images.min() >= 0 and images.max() <= 1))
     print("each class 3 times:", sorted(targets.tolist()) == train.targets)
 
@@ -517,7 +538,9 @@ questions = {
     "a part has classes": hasattr(val_part, "classes"),
     "both parts hold the same folder": train_part.dataset is val_part.dataset is augmented,
 }
-print(facts.Table("after random_split", [{"question": q, "answer": a} for q, a in questions.items()]))
+print(
+    facts.Table("after random_split", [{"question": q, "answer": a} for q, a in questions.items()])
+)
 exercises.predict(my_guess, torch=still_augments)
 
 # %% [markdown] lang="en"
@@ -547,14 +570,18 @@ exercises.predict(my_guess, torch=still_augments)
 class XRay(facts.Table):
     def tree(self):
         def line(row):
-            deep = {"depth": int("/" in row["where"]), "path": row["where"], "surprise": row["note"] is not None}
+            deep = {
+                "depth": int("/" in row["where"]),
+                "path": row["where"],
+                "surprise": row["note"] is not None,
+            }
             return deep | {name: row[name] for name in ("before", "rule", "after")}
 
         return [line(row) for row in self.content]
 
 
 def delivered(folder, index, shapes):
-    """What folder[index] gives, and a note if that is no part of a batch with the samples before."""
+    """What folder[index] gives, and a note if it can be in no batch with the samples before."""
     try:
         shape = tuple(folder[index][0].shape)
     except PIL.UnidentifiedImageError as error:
@@ -578,12 +605,28 @@ def xray(folder, transform):
         mine = [index for index, target in enumerate(whole.targets) if target == label]
         row = {"where": name, "before": f"folder, {len(mine)} files", "rule": "order of text"}
         expected = in_order.index(name)
-        rows.append(row | {"after": f"class {label}", "note": None if label == expected else f"by number it is {expected}"})
+        rows.append(
+            row
+            | {
+                "after": f"class {label}",
+                "note": None if label == expected else f"by number it is {expected}",
+            }
+        )
         for index in mine:
             path = whole.imgs[index][0]
             after, note = delivered(whole, index, shapes)
-            before = "text" if after == "UnidentifiedImageError" else "grey {} x {}".format(*grey(path).size)
-            row = {"where": short(path, folder), "before": before, "rule": transform, "after": str(after), "note": note}
+            before = (
+                "text"
+                if after == "UnidentifiedImageError"
+                else "grey {} x {}".format(*grey(path).size)
+            )
+            row = {
+                "where": short(path, folder),
+                "before": before,
+                "rule": transform,
+                "after": str(after),
+                "note": note,
+            }
             rows.append(row)
     sizes = "1 shape" if len(set(shapes)) == 1 else f"{len(set(shapes))} shapes, no batch"
     return XRay(f"{folder}: {len(whole.classes)} classes, {len(whole)} samples, {sizes}", rows)
@@ -703,7 +746,10 @@ statements = {
     3: all(train.class_to_idx[name] == index for name, index in val.class_to_idx.items()),
     4: all(val.classes[index] == Path(path).parent.name for path, index in val.imgs),
 }
-rows = [{"class": name, "in train": train.class_to_idx[name], "in val": val.class_to_idx.get(name)} for name in train.classes]
+rows = [
+    {"class": name, "in train": train.class_to_idx[name], "in val": val.class_to_idx.get(name)}
+    for name in train.classes
+]
 print(facts.Table("class_to_idx", rows))
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
 

@@ -77,11 +77,14 @@ print("ready:", size, "real digits")
 def dealt(world, batch_size):
     """What torch deals: for each rank the list of its batches."""
     samplers = [DistributedSampler(digits, world, rank) for rank in range(world)]
-    return [[batch.tolist() for batch in DataLoader(range(size), batch_size, sampler=sampler)] for sampler in samplers]
+    return [
+        [batch.tolist() for batch in DataLoader(range(size), batch_size, sampler=sampler)]
+        for sampler in samplers
+    ]
 
 
 def resumed_by_skipping(before, after, steps):
-    """Read the first steps of one job, then all but the first steps of another; count what was read."""
+    """Read the first steps of one job, then the other steps of another; count what was read."""
     read = Counter(index for rank in dealt(before, 32) for batch in rank[:steps] for index in batch)
     read.update(index for rank in dealt(after, 32) for batch in rank[steps:] for index in batch)
     return {"twice": sum(times > 1 for times in read.values()), "never": size - len(read)}
@@ -89,8 +92,16 @@ def resumed_by_skipping(before, after, steps):
 
 my_guess = ...  # how many digits?
 
-found = {(before, after): resumed_by_skipping(before, after, 5) for before, after in ((4, 4), (4, 2), (2, 4))}
-print(facts.Table(f"{size} digits, stopped after 5 steps", [{"ranks": f"{a}, then {b}", **row} for (a, b), row in found.items()]))
+found = {
+    (before, after): resumed_by_skipping(before, after, 5)
+    for before, after in ((4, 4), (4, 2), (2, 4))
+}
+print(
+    facts.Table(
+        f"{size} digits, stopped after 5 steps",
+        [{"ranks": f"{a}, then {b}", **row} for (a, b), row in found.items()],
+    )
+)
 exercises.predict(my_guess, torch=found[4, 2]["twice"])
 
 # %% [markdown] lang="en"
@@ -138,7 +149,12 @@ def torch_order(seed, epoch):
 facts.Table(
     "8 samples",
     [
-        {"seed": s, "epoch": e, "DistributedSampler": torch_order(s, e), "sharding.order": sharding.order(8, s, e).tolist()}
+        {
+            "seed": s,
+            "epoch": e,
+            "DistributedSampler": torch_order(s, e),
+            "sharding.order": sharding.order(8, s, e).tolist(),
+        }
         for s, e in ((0, 0), (0, 1), (1, 0), (1, 1))
     ],
 )
@@ -156,8 +172,16 @@ facts.Table(
 # %%
 rows = []
 for world, batch_size in ((1, 8), (2, 4), (4, 2)):
-    samplers = [EpochSampler(size, batch_size, seed=7, rank=rank, world=world) for rank in range(world)]
-    rows.append({"ranks": world, "batch size": batch_size, "first step, rank by rank": [next(iter(one)) for one in samplers]})
+    samplers = [
+        EpochSampler(size, batch_size, seed=7, rank=rank, world=world) for rank in range(world)
+    ]
+    rows.append(
+        {
+            "ranks": world,
+            "batch size": batch_size,
+            "first step, rank by rank": [next(iter(one)) for one in samplers],
+        }
+    )
 facts.Table("EpochSampler, seed=7", rows)
 
 # %% [markdown] lang="en"
@@ -206,9 +230,19 @@ for remainder in sharding.REMAINDERS:
     if isinstance(made, str):
         print(made, "\n")
         continue
-    row = {"remainder": remainder, "steps": [made.count(rank) for rank in range(4)], "twice": made.repeated}
+    row = {
+        "remainder": remainder,
+        "steps": [made.count(rank) for rank in range(4)],
+        "twice": made.repeated,
+    }
     last = len(made) - 1
-    rows.append({**row, "never": made.dropped, "last step": [stop - begin for begin, stop in made.steps[last]]})
+    rows.append(
+        {
+            **row,
+            "never": made.dropped,
+            "last step": [stop - begin for begin, stop in made.steps[last]],
+        }
+    )
 print(facts.Table(f"{size} digits, 4 ranks, batches of 32", rows))
 
 for samples, batch_size in ((3, 2), (10, 1), (12, 1)):  # when can balance not be done?
@@ -246,7 +280,8 @@ split = sharding.plan(5, world=2, batch_size=4)
 means = [losses[slice(*split.at(0, rank))].mean().item() for rank in (0, 1)]
 weights = [split.weight(0, rank) for rank in (0, 1)]
 weighted = sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / 2
-print("true mean:", losses.mean().item(), "| sizes:", [split.sizes(rank) for rank in (0, 1)], "| means:", means)
+sizes = [split.sizes(rank) for rank in (0, 1)]
+print("true mean:", losses.mean().item(), "| sizes:", sizes, "| means:", means)
 print("weights:", weights, "| weighted:", weighted)
 exercises.predict(my_guess, torch=sum(means) / 2)
 
@@ -274,7 +309,10 @@ def by_torch():
 
 
 def by_plan():
-    return [DataLoader(digits, batch_sampler=EpochSampler(size, 32, seed=7, rank=rank, world=4)) for rank in range(4)]
+    return [
+        DataLoader(digits, batch_sampler=EpochSampler(size, 32, seed=7, rank=rank, world=4))
+        for rank in range(4)
+    ]
 
 
 print(audit.audit(by_torch, runs=1), end="\n\n")
@@ -321,7 +359,10 @@ exercises.predict(my_guess, torch=len(state))
 
 # %%
 def job(state, world, batch_size, stop=None, workers=0):
-    """One job: every rank loads the state, reads until step `stop`. Returns the states of all ranks and what they read."""
+    """One job: every rank loads the state and reads until step `stop`.
+
+    Returns the states of all ranks and what they read.
+    """
     states, read = [], []
     for rank in range(world):
         sampler = EpochSampler(size, batch_size, seed=7, rank=rank, world=world)
@@ -344,7 +385,8 @@ for world, batch_size, stop, workers in ((4, 32, 5, 0), (3, 20, 4, 0), (1, 64, N
     row = {"ranks": world, "batch size": batch_size, "workers": workers, "read": len(read)}
     rows.append({**row, "different states": len(set(states)), "state": state})
 print(facts.Table("three jobs, one epoch", rows))
-print("digits read:", len(total), "| read twice:", sum(times > 1 for times in total.values()), "| never:", size - len(total))
+twice = sum(times > 1 for times in total.values())
+print("digits read:", len(total), "| read twice:", twice, "| never:", size - len(total))
 
 sampler = EpochSampler(size, 32, seed=7)
 for _ in DataLoader(digits, batch_sampler=sampler):  # a plain loop, without follow
@@ -400,7 +442,9 @@ def noise_of_1(dataset, world, batch_size, seen=0):
 def noise_in_stream(world, chunk, seen=0):
     for rank in range(world):
         stream = Sharded(datasets.Numbers(0, 10), rank, world, chunk=chunk, transform=noise, seed=7)
-        stream.load_state_dict({"epoch": 0, "seen": seen, "part": 0, "world": world, "chunk": chunk})
+        stream.load_state_dict(
+            {"epoch": 0, "seen": seen, "part": 0, "world": world, "chunk": chunk}
+        )
         for indices, numbers in stream.follow(DataLoader(stream, batch_size=chunk)):
             if 1 in indices:
                 return round(numbers[indices.tolist().index(1)].item(), 4)
@@ -455,12 +499,23 @@ asked = {"sample by sample": Asked(digits), "batch by batch": Asked(Batched(colu
 batches = {name: [] for name in asked}
 for rank in (0, 1):
     one = EpochSampler(size, 32, shuffle=False, rank=rank, world=2)
-    batches["sample by sample"] += one.follow(DataLoader(asked["sample by sample"], batch_sampler=one))
+    batches["sample by sample"] += one.follow(
+        DataLoader(asked["sample by sample"], batch_sampler=one)
+    )
     many = EpochSampler(size, 32, shuffle=False, rank=rank, world=2)
-    batches["batch by batch"] += many.follow(DataLoader(asked["batch by batch"], sampler=many, batch_size=None))
-alike = all(torch.equal(a, b) for pair in zip(*batches.values(), strict=True) for a, b in zip(*pair, strict=True))
+    batches["batch by batch"] += many.follow(
+        DataLoader(asked["batch by batch"], sampler=many, batch_size=None)
+    )
+alike = all(
+    torch.equal(a, b)
+    for pair in zip(*batches.values(), strict=True)
+    for a, b in zip(*pair, strict=True)
+)
 whole = [
-    DataLoader(Batched(digits.images), sampler=EpochSampler(size, 32, rank=rank, world=2), batch_size=None) for rank in (0, 1)
+    DataLoader(
+        Batched(digits.images), sampler=EpochSampler(size, 32, rank=rank, world=2), batch_size=None
+    )
+    for rank in (0, 1)
 ]
 print({name: dataset.times for name, dataset in asked.items()}, "| the same batches:", alike)
 print(audit.audit(whole, runs=1).summary())
@@ -499,7 +554,7 @@ from tutorlib.samplers import EpochSampler
 
 
 def one_epoch(samples, batch_size):
-    """What this rank reads in one epoch; at each step all ranks meet, as they do to average gradients."""
+    """What this rank reads in one epoch; all ranks meet at each step, as for the gradients."""
     sampler = EpochSampler(samples, batch_size, seed=7)  # rank and world come from the group
     loader = DataLoader(range(samples), batch_sampler=sampler)
     for _ in sampler.follow(loader):
@@ -542,15 +597,25 @@ nine = range(9)
 suspects = {
     "shuffle=True on every rank": lambda: [DataLoader(nine, 4, shuffle=True) for rank in (0, 1)],
     "slices nine[rank::2]": lambda: [DataLoader(nine[rank::2], 4) for rank in (0, 1)],
-    "a stream that forgets ranks": lambda: [DataLoader(datasets.Numbers(0, 9), 4) for rank in (0, 1)],
-    "DistributedSampler": lambda: [DataLoader(nine, 4, sampler=DistributedSampler(nine, 2, rank)) for rank in (0, 1)],
-    "the same, drop_last": lambda: [
-        DataLoader(nine, 4, sampler=DistributedSampler(nine, 2, rank, drop_last=True)) for rank in (0, 1)
+    "a stream that forgets ranks": lambda: [
+        DataLoader(datasets.Numbers(0, 9), 4) for rank in (0, 1)
     ],
-    "EpochSampler": lambda: [DataLoader(nine, batch_sampler=EpochSampler(9, 4, rank=rank, world=2)) for rank in (0, 1)],
+    "DistributedSampler": lambda: [
+        DataLoader(nine, 4, sampler=DistributedSampler(nine, 2, rank)) for rank in (0, 1)
+    ],
+    "the same, drop_last": lambda: [
+        DataLoader(nine, 4, sampler=DistributedSampler(nine, 2, rank, drop_last=True))
+        for rank in (0, 1)
+    ],
+    "EpochSampler": lambda: [
+        DataLoader(nine, batch_sampler=EpochSampler(9, 4, rank=rank, world=2)) for rank in (0, 1)
+    ],
 }
 torch.manual_seed(0)
-found = {name: audit.audit(build, expected=9, key=torch.Tensor.tolist) for name, build in suspects.items()}
+found = {
+    name: audit.audit(build, expected=9, key=torch.Tensor.tolist)
+    for name, build in suspects.items()
+}
 rows = [
     {
         "loaders": name,
@@ -565,7 +630,12 @@ print(facts.Table("9 samples, 2 ranks, batches of at most 4", rows))
 for name, one in found.items():
     verdict = attempt(one.require)
     print(f"{name}: {verdict if isinstance(verdict, str) else 'passed'}")
-exercises.predict(my_guess, torch=sum(bool(one.exactly_once and one.equal_steps and one.same_order) for one in found.values()))
+exercises.predict(
+    my_guess,
+    torch=sum(
+        bool(one.exactly_once and one.equal_steps and one.same_order) for one in found.values()
+    ),
+)
 
 # %% [markdown] lang="en"
 # Put the check into your own tests: `audit.audit(build).require()`. A faultless loader passes; any other fails with its faults.

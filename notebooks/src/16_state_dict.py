@@ -111,7 +111,13 @@ pools = [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)]
 rows = []
 for layer in [plain_norm, *pools]:
     learnable = len(list(layer.parameters()))
-    rows.append({"layer": type(layer).__name__, "parameters": learnable, "entries": list(layer.state_dict())})
+    rows.append(
+        {
+            "layer": type(layer).__name__,
+            "parameters": learnable,
+            "entries": list(layer.state_dict()),
+        }
+    )
 print(facts.Table("four layers", rows))
 exercises.predict(my_guess, torch=[len(plain_norm.state_dict()), len(pools[0].state_dict())])
 
@@ -398,7 +404,12 @@ def tied():
     return model
 
 
-models = {"five tensors": Five, "conv, batch norm": Normed, "tied weights": tied, "LSTM": lambda: nn.LSTM(3, 4)}
+models = {
+    "five tensors": Five,
+    "conv, batch norm": Normed,
+    "tied weights": tied,
+    "LSTM": lambda: nn.LSTM(3, 4),
+}
 
 
 def browse(model, look_at):

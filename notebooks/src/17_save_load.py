@@ -77,7 +77,14 @@ folder = Path(room.name)
 
 
 def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10))
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(32, 10),
+    )
 
 
 def epochs(model, count=6):
@@ -169,7 +176,9 @@ with torch.no_grad():
 rows = []
 for name, state in kept.items():
     unchanged = torch.equal(state["weight"], before)
-    rows.append({"kept by": name, "model's memory": alive[name], "still the old weights": unchanged})
+    rows.append(
+        {"kept by": name, "model's memory": alive[name], "still the old weights": unchanged}
+    )
 facts.Table("five ways to keep a state, then one step of training", rows)
 
 # %% [markdown] lang="en"
@@ -192,14 +201,18 @@ thing = {"weights": torch.ones(2), "name": "digits", "history": [0.5, 0.25]}
 torch.save(thing, folder / "thing.pt")
 with zipfile.ZipFile(folder / "thing.pt") as archive:
     for record in archive.infolist():
-        print(f"{record.filename.partition('/')[2]:24} {'pickle' if record.filename.endswith('.pkl') else ''}".rstrip())
+        name = record.filename.partition("/")[2]
+        print(f"{name:24} pickle" if name.endswith(".pkl") else name)
 try:
     pickle.loads((folder / "thing.pt").read_bytes())
 except pickle.UnpicklingError as error:
     print("pickle alone:", type(error).__name__)
 back = torch.load(folder / "thing.pt")
 print("torch.load:", back)
-print("on a device of your choice:", torch.load(folder / "thing.pt", map_location=torch.device("cpu"))["weights"].device)
+print(
+    "on a device of your choice:",
+    torch.load(folder / "thing.pt", map_location=torch.device("cpu"))["weights"].device,
+)
 
 # %% [markdown] lang="en"
 # A zip archive. Its pickle holds the structure, `data/0` the bytes of the tensor. `torch.load` gives plain values and tensors;
@@ -261,7 +274,9 @@ print("values arrived:", torch.equal(weight, source[0].weight.float()))
 print("buffers too:", target[1].running_mean.tolist())
 outcome = [target[0].weight is weight, str(weight.dtype).removeprefix("torch.")]
 target.load_state_dict(source.state_dict(), assign=True)
-print("with assign=True: same object:", target[0].weight is weight, "| dtype:", target[0].weight.dtype)
+print(
+    "with assign=True: same object:", target[0].weight is weight, "| dtype:", target[0].weight.dtype
+)
 exercises.predict(my_guess, torch=outcome)
 
 # %% [markdown] lang="en"
@@ -350,8 +365,11 @@ print("training mode: using it has changed its running mean:", moved)
 fresh.load_state_dict(torch.load(folder / "model.pt"))
 fresh.eval()
 twice = fresh(few), fresh(few)
-print("eval mode: equal outputs:", torch.equal(*twice), "| as saved:", torch.equal(twice[0], model(few)))
-print("eval mode: running mean unchanged:", torch.equal(fresh[2].running_mean, model[2].running_mean))
+as_saved = torch.equal(twice[0], model(few))
+print("eval mode: equal outputs:", torch.equal(*twice), "| as saved:", as_saved)
+print(
+    "eval mode: running mean unchanged:", torch.equal(fresh[2].running_mean, model[2].running_mean)
+)
 print("eval mode: gradients are still recorded:", twice[0].requires_grad)
 exercises.predict(my_guess, torch=mode)
 
@@ -382,17 +400,25 @@ class Kept(facts.Facts):
 
     def summary(self):
         lost = [way for way, epochs in self.same.items() if not epochs[-1]]
-        return f"{self.compared} at the end: {len(lost)} of {len(self.same)} ways have lost the best model"
+        lost = f"{len(lost)} of {len(self.same)} ways"
+        return f"{self.compared} at the end: {lost} have lost the best model"
 
     def rows(self):
         return [
-            {"kept by": way} | {f"epoch {n}": "best" if same else "not the best" for n, same in enumerate(epochs)}
+            {"kept by": way}
+            | {f"epoch {n}": "best" if same else "not the best" for n, same in enumerate(epochs)}
             for way, epochs in self.same.items()
         ]
 
     def ruler(self):
         tracks = [
-            {"name": way, "cells": [{"text": str(n), "state": "same" if same else "different"} for n, same in enumerate(epochs)]}
+            {
+                "name": way,
+                "cells": [
+                    {"text": str(n), "state": "same" if same else "different"}
+                    for n, same in enumerate(epochs)
+                ],
+            }
             for way, epochs in self.same.items()
         ]
         return {"unit": "epoch", "tracks": tracks}
@@ -453,7 +479,7 @@ widgets.explore(keep, pictures.ruler, count=[6, 5, 4], compare=["weights", "outp
 
 # %% tags=["exercise:17_keep_best"]
 def keep_best(model, train_epoch, score, epochs):
-    """Call train_epoch(model), then score(model), for each epoch; return the state of the best one."""
+    """In each epoch call train_epoch(model), then score(model); return the state of the best."""
     ...
 
 
@@ -523,7 +549,8 @@ statements = {
     3: snapshot["weight"].item() != 9,
     4: list(torch.load(folder / "state.pt")) == ["weight"],
 }
-print("in the file:", statements[2] and "the old weight", "| in the snapshot:", snapshot["weight"].item())
+in_file = statements[2] and "the old weight"
+print("in the file:", in_file, "| in the snapshot:", snapshot["weight"].item())
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
 
 # %% [markdown] lang="en"

@@ -126,7 +126,8 @@ exercises.predict(my_guess, torch=found)
 torch.save(model.state_dict(), folder / "state.pt")
 for name in ("state.pt", "whole.pt"):
     seen = checkpoint.inspect(folder / name)
-    print(f"{name}: {len(seen.tensors)} tensors, names {len(seen.globals)}, refused {len(seen.refused)}")
+    tensors, names, refused = len(seen.tensors), len(seen.globals), len(seen.refused)
+    print(f"{name}: {tensors} tensors, names {names}, refused {refused}")
 print(*checkpoint.inspect(folder / "state.pt").globals, sep="\n")
 
 # %% [markdown] lang="en"
@@ -171,8 +172,15 @@ exercises.predict(my_guess, torch=len(ran))
 
 # %% tags=["claim:SL-12"]
 parameters = inspect.signature(torch.load).parameters.values()
-rows = [{"parameter": p.name, "default": str(p.default)} for p in parameters if p.kind is not p.VAR_KEYWORD]
-facts.Table("torch.load", [row | {"default": row["default"].replace(str(inspect.Parameter.empty), "-")} for row in rows])
+rows = [
+    {"parameter": p.name, "default": str(p.default)}
+    for p in parameters
+    if p.kind is not p.VAR_KEYWORD
+]
+facts.Table(
+    "torch.load",
+    [row | {"default": row["default"].replace(str(inspect.Parameter.empty), "-")} for row in rows],
+)
 
 # %% [markdown] lang="en"
 # `pickle_module` defaults to `None` today. So you pass `pickle` yourself, as the notes say: "it must match the module used
@@ -188,7 +196,10 @@ my_guess = ...  # a number
 print("whole model:", outcome(torch.load, folder / "whole.pt", pickle_module=pickle))
 print("crafted file:", outcome(torch.load, folder / "crafted.pt", pickle_module=pickle))
 print("on the list:", ran)
-print("and weights_only=True:", outcome(torch.load, folder / "whole.pt", pickle_module=pickle, weights_only=True))
+print(
+    "and weights_only=True:",
+    outcome(torch.load, folder / "whole.pt", pickle_module=pickle, weights_only=True),
+)
 exercises.predict(my_guess, torch=len(ran))
 
 # %% [markdown] lang="en"
@@ -286,7 +297,10 @@ print("in training mode after loading:", torch.load(folder / "net.pt", weights_o
 kept, sys.modules["my_nets"] = sys.modules["my_nets"], None  # as if the module were not there
 print("without its module:", outcome(torch.load, folder / "net.pt", weights_only=False))
 sys.modules["my_nets"] = kept
-print("inspect needs no class:", [entry.shape for entry in checkpoint.inspect(folder / "net.pt").tensors])
+print(
+    "inspect needs no class:",
+    [entry.shape for entry in checkpoint.inspect(folder / "net.pt").tensors],
+)
 
 # %% [markdown] lang="en"
 # ## Where from, and where to
@@ -369,7 +383,14 @@ rows = []
 for name, tensor in {"big[:3]": big[:3], "big[:3].clone()": big[:3].clone()}.items():
     torch.save({"head": tensor}, folder / "head.pt")
     seen = checkpoint.inspect(folder / "head.pt")
-    rows.append({"saved": name, "shown": seen.tensors[0].bytes, "stored": seen.stored, "wasted": seen.wasted})
+    rows.append(
+        {
+            "saved": name,
+            "shown": seen.tensors[0].bytes,
+            "stored": seen.stored,
+            "wasted": seen.wasted,
+        }
+    )
 print(facts.Table("bytes", rows))
 exercises.predict(my_guess, torch=rows[0]["stored"])
 
@@ -391,7 +412,7 @@ exercises.predict(my_guess, torch=rows[0]["stored"])
 my_guess = ...  # "torch.load", "checkpoint.load", "both" or "none"
 
 whole = bytearray(path.read_bytes())
-place = whole.find(model[0].weight.detach().numpy().tobytes())  # where the bytes of the weight begin
+place = whole.find(model[0].weight.detach().numpy().tobytes())  # where the weight begins
 whole[place + 400 * 4 + 3] ^= 0b01000000  # one bit of the exponent of number 400
 (folder / "flipped.pt").write_bytes(whole)
 
@@ -421,10 +442,12 @@ exercises.predict(my_guess, torch="both" if len(saw) == 2 else saw[0] if saw els
 print("one tensor:", list(checkpoint.tensors(path, "2.bias")))
 other = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 print("load_into:", checkpoint.load_into(other, path))
-print("equal:", all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)))
+pairs = zip(model.parameters(), other.parameters(), strict=True)
+print("equal:", all(torch.equal(a, b) for a, b in pairs))
 checkpoint.save_weights(folder / "model.safetensors", model, metadata={"trained on": "nothing yet"})
-print("safetensors:", checkpoint.inspect(folder / "model.safetensors").values["metadata.trained on"])
-print("names a function or class:", checkpoint.inspect(folder / "model.safetensors").globals or "none")
+seen = checkpoint.inspect(folder / "model.safetensors")
+print("safetensors:", seen.values["metadata.trained on"])
+print("names a function or class:", seen.globals or "none")
 
 # %% [markdown] lang="en"
 # A safetensors file holds tensors and text, and no pickle. It carries no checksums: there a flipped bit in a weight is not seen.
@@ -445,7 +468,7 @@ print("names a function or class:", checkpoint.inspect(folder / "model.safetenso
 
 # %% tags=["exercise:18_plain"]
 def plain(value):
-    """The same value from what torch.load admits; dictionaries and lists are new ones, with plain values in them."""
+    """The same value from what torch.load admits: new dictionaries and lists of plain values."""
     ...
 
 
@@ -507,10 +530,14 @@ my_guess = ...  # 1, 2, 3 or 4
 
 torch.save(big[:3].contiguous(), folder / "packed.pt")
 lines = {
-    1: torch.load(path, map_location="meta")["0.weight"].is_meta,  # shapes without data
-    2: outcome(torch.load, folder / "crafted.pt") == "UnpicklingError",  # a stranger's file is refused
-    3: (folder / "packed.pt").stat().st_size < 10_000,  # contiguous, so it is small
-    4: checkpoint.inspect(folder / "whole.pt").refused != (),  # one sees before loading what it names
+    # Shapes without data.
+    1: torch.load(path, map_location="meta")["0.weight"].is_meta,
+    # A stranger's file is refused.
+    2: outcome(torch.load, folder / "crafted.pt") == "UnpicklingError",
+    # Contiguous, so it is small.
+    3: (folder / "packed.pt").stat().st_size < 10_000,
+    # One sees before loading what it names.
+    4: checkpoint.inspect(folder / "whole.pt").refused != (),
 }
 print("bytes stored for big[:3].contiguous():", checkpoint.inspect(folder / "packed.pt").stored)
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))

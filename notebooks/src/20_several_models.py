@@ -64,7 +64,9 @@ folder = Path(room.name)
 
 
 def make():
-    parts = {name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)) for name in halves}
+    parts = {
+        name: nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)) for name in halves
+    }
     for name in halves:
         parts[f"optimizer_{name}"] = torch.optim.SGD(parts[name].parameters(), lr=0.1, momentum=0.9)
     return parts
@@ -148,7 +150,9 @@ rows = []
 for name in halves:
     pairs = zip(fresh[name].parameters(), trained[name].parameters(), strict=True)
     equal = all(torch.equal(mine, other) for mine, other in pairs)
-    rows.append({"model": name, "equal to the saved one": equal, "reads its half": reads(fresh[name], name)})
+    rows.append(
+        {"model": name, "equal to the saved one": equal, "reads its half": reads(fresh[name], name)}
+    )
 print("in the file:", list(content))
 facts.Table("restored one by one", rows)
 
@@ -274,8 +278,13 @@ twin.load_state_dict(trained["left"].state_dict())
 weight = twin[0].weight.detach().clone()
 
 step(**trained)
-rows = [{"what": f"optimizer, {way}", "changed": not torch.equal(others[way], before[way])} for way in ways]
-rows.append({"what": "model, load_state_dict(state)", "changed": not torch.equal(twin[0].weight, weight)})
+rows = [
+    {"what": f"optimizer, {way}", "changed": not torch.equal(others[way], before[way])}
+    for way in ways
+]
+rows.append(
+    {"what": "model, load_state_dict(state)", "changed": not torch.equal(twin[0].weight, weight)}
+)
 print(facts.Table("after one step of the first", rows))
 exercises.predict(my_guess, torch=rows[0]["changed"])
 
@@ -348,7 +357,8 @@ my_guess = ...  # a step
 newest = keeper.latest()
 newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
 
-again = checkpoint.Keeper(folder / "run", keep=2, best="loss")  # as in a new process: all it knows is in the folder
+# As in a new process: all that it knows is in the folder.
+again = checkpoint.Keeper(folder / "run", keep=2, best="loss")
 tomorrow = make()
 resumed = again.resume(**tomorrow)
 print("skipped:", [text.split()[0] for text in resumed.skipped])
@@ -386,7 +396,7 @@ facts.Table("after going on", kept.rows())
 # %% tags=["exercise:20_pack"]
 class Suitcase:
     def pack(self, models, optimizers):
-        """One dictionary with all states; models and optimizers are dictionaries with the same names."""
+        """One dictionary with all states; models and optimizers are two, with the same names."""
         ...
 
     def unpack(self, content, models, optimizers):

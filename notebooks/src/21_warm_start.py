@@ -390,7 +390,11 @@ def fitting(state, model):
 # solution
 def fitting(state, model):
     ours = model.state_dict()
-    return {name: value for name, value in state.items() if name in ours and ours[name].shape == value.shape}
+    return {
+        name: value
+        for name, value in state.items()
+        if name in ours and ours[name].shape == value.shape
+    }
 
 
 # %% tags=["check"]
@@ -449,12 +453,19 @@ except RuntimeError:
 back = tried.load_state_dict(old)
 first = Net(seed=1, outputs=3).state_dict()
 beliefs = {
-    1: raised,  # another shape is an error
-    2: not back.missing_keys and not back.unexpected_keys,  # going back loads every name
-    3: all(torch.equal(first[name], value) for name, value in tried.state_dict().items()),  # it is as before
-    4: torch.equal(first["head.weight"], tried.head.weight),  # the head was never touched
+    # Another shape is an error.
+    1: raised,
+    # Going back loads every name.
+    2: not back.missing_keys and not back.unexpected_keys,
+    # It is as before.
+    3: all(torch.equal(first[name], value) for name, value in tried.state_dict().items()),
+    # The head was never touched.
+    4: torch.equal(first["head.weight"], tried.head.weight),
 }
-print("the kept state is the model's own memory:", old["body.1.weight"].data_ptr() == tried.body[1].weight.data_ptr())
+print(
+    "the kept state is the model's own memory:",
+    old["body.1.weight"].data_ptr() == tried.body[1].weight.data_ptr(),
+)
 exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items() if not holds))
 
 # %% [markdown] lang="en"

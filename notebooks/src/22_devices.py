@@ -127,7 +127,10 @@ forms = {
     "lambda storage, tag: storage": lambda storage, tag: storage,
     '{"cuda:0": "cpu"}': {"cuda:0": "cpu"},
 }
-rows = [{"map_location": name, "outcome": outcome(files["cuda:1"], map_location=form)} for name, form in forms.items()]
+rows = [
+    {"map_location": name, "outcome": outcome(files["cuda:1"], map_location=form)}
+    for name, form in forms.items()
+]
 print(facts.Table("a file saved on cuda:1", rows))
 exercises.predict(my_guess, torch=rows[-1]["outcome"] == "cpu")
 
@@ -149,7 +152,8 @@ exercises.predict(my_guess, torch=rows[-1]["outcome"] == "cpu")
 for device, path in files.items():
     mine = nn.Linear(2, 2)
     mine.load_state_dict(torch.load(path, map_location=torch.device("cpu")))
-    print(f"saved on {device:6} | model on {mine.weight.device} | same values: {torch.equal(mine.weight, model.weight)}")
+    same = torch.equal(mine.weight, model.weight)
+    print(f"saved on {device:6} | model on {mine.weight.device} | same values: {same}")
 
 # %% [markdown] lang="en"
 # ## A GPU that is not there
@@ -188,7 +192,9 @@ exercises.predict(my_guess, torch=found)
 checkpoint.where_loaded(
     {
         "torch.load(path)": torch.load,
-        'map_location={"cuda:1": "cuda:0"}': functools.partial(torch.load, map_location={"cuda:1": "cuda:0"}),
+        'map_location={"cuda:1": "cuda:0"}': functools.partial(
+            torch.load, map_location={"cuda:1": "cuda:0"}
+        ),
     },
     gpus=1,
 )
@@ -355,7 +361,9 @@ calls = {
     "torch.load(path)": torch.load,
     'map_location="cpu"': functools.partial(torch.load, map_location="cpu"),
     'map_location="cuda:0"': functools.partial(torch.load, map_location="cuda:0"),
-    'map_location={"cuda:1": "cuda:0"}': functools.partial(torch.load, map_location={"cuda:1": "cuda:0"}),
+    'map_location={"cuda:1": "cuda:0"}': functools.partial(
+        torch.load, map_location={"cuda:1": "cuda:0"}
+    ),
     "checkpoint.load(path)": checkpoint.load,
 }
 

@@ -123,11 +123,18 @@ compiled = torch.compile(Net(0))
 inside = Net(0)
 inside.f2 = torch.compile(inside.f2)  # only one layer
 both = torch.compile(nn.DataParallel(inside))
-models = {"plain": Net(0), "DataParallel": wrapped, "compiled": compiled, "f2 compiled": inside, "all of it": both}
+models = {
+    "plain": Net(0),
+    "DataParallel": wrapped,
+    "compiled": compiled,
+    "f2 compiled": inside,
+    "all of it": both,
+}
 print("GPUs used by the wrapper:", wrapped.device_ids)
 print("it works without:", tuple(wrapped(torch.ones(5, 3)).shape))
 names = {kind: list(model.state_dict()) for kind, model in models.items()}
-print(facts.Table("names", [{"model": kind, "first": n[0], "last": n[-1]} for kind, n in names.items()]))
+rows = [{"model": kind, "first": n[0], "last": n[-1]} for kind, n in names.items()]
+print(facts.Table("names", rows))
 exercises.predict(my_guess, torch=names["DataParallel"][0])
 
 # %% [markdown] lang="en"
@@ -155,7 +162,9 @@ for into, file in ((Net(1), "wrapped.pt"), (nn.DataParallel(Net(1)), "plain.pt")
     except (KeyError, RuntimeError) as error:
         happened = type(error).__name__
         first, *more = str(error).splitlines()
-        print(f"{file} into {type(into).__name__}: {happened}:", [line.strip()[:44] for line in more])
+        print(
+            f"{file} into {type(into).__name__}: {happened}:", [line.strip()[:44] for line in more]
+        )
 exercises.predict(my_guess, torch=happened)
 
 # %% [markdown] lang="en"
@@ -227,7 +236,9 @@ for way in ("removeprefix", "checkpoint.without_prefix"):
         outcome = "loads"
     except RuntimeError as error:
         outcome = str(error).splitlines()[1].strip()
-    rows.append({"way": way, "has _metadata": hasattr(names_off, "_metadata"), "strict load": outcome})
+    rows.append(
+        {"way": way, "has _metadata": hasattr(names_off, "_metadata"), "strict load": outcome}
+    )
 print(facts.Table("an entry is missing", rows))
 exercises.predict(my_guess, torch=rows[0]["strict load"])
 
@@ -258,7 +269,12 @@ exercises.predict(my_guess, torch=rows[0]["strict load"])
 def keys(saved_from="DataParallel", rule="module", apply=False):
     state = models[saved_from].state_dict()
     report = checkpoint.compare(Net(1), state)
-    rules = {"none": None, "module": {"module": ""}, "_orig_mod": {"_orig_mod": ""}, "suggested": report.fix}
+    rules = {
+        "none": None,
+        "module": {"module": ""},
+        "_orig_mod": {"_orig_mod": ""},
+        "suggested": report.fix,
+    }
     do = checkpoint.warm_start if apply else checkpoint.compare
     return do(Net(1), state, rename=rules[rule])
 
@@ -299,7 +315,8 @@ target = nn.DataParallel(Net(1))
 print(checkpoint.warm_start(target, Net(0).state_dict(), rename={"": "module"}, strict=True))
 there = checkpoint.with_prefix(Net(0).state_dict(), "module.")
 back = checkpoint.without_prefix(there, "module.")
-print("there and back:", list(back) == list(Net(0).state_dict()), dict(back._metadata) == dict(Net(0).state_dict()._metadata))
+there = Net(0).state_dict()
+print("there and back:", list(back) == list(there), dict(back._metadata) == dict(there._metadata))
 
 # %% [markdown] lang="en"
 # ## Two names become one
@@ -358,7 +375,7 @@ exercises.check("23_strip", strip)  # stuck? exercises.hint("23_strip")
 
 # %% tags=["exercise:23_plain"]
 def plain_name(name):
-    """The name without the parts that wrappers gave: 'module.f1._orig_mod.weight' is 'f1.weight'."""
+    """The name without what wrappers added: 'module.f1._orig_mod.weight' gives 'f1.weight'."""
     ...
 
 

@@ -79,14 +79,18 @@ class Shelf(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Shelf, directory=shelf))
+server = http.server.ThreadingHTTPServer(
+    ("127.0.0.1", 0), functools.partial(Shelf, directory=shelf)
+)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 site = f"http://127.0.0.1:{server.server_port}"
 
 
 def make():
     torch.manual_seed(0)
-    return nn.Sequential(OrderedDict(body=nn.Linear(4, 3), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2)))
+    return nn.Sequential(
+        OrderedDict(body=nn.Linear(4, 3), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2))
+    )
 
 
 trained = {key: torch.ones_like(value) for key, value in make().state_dict().items()}
@@ -181,8 +185,17 @@ def outcome(call, *arguments, **named):
 
 
 def undefined(namespace):
-    functions = [value for value in namespace.values() if inspect.isfunction(value) and value.__globals__ is namespace]
-    used = {step.argval for function in functions for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}
+    functions = [
+        value
+        for value in namespace.values()
+        if inspect.isfunction(value) and value.__globals__ is namespace
+    ]
+    used = {
+        step.argval
+        for function in functions
+        for step in dis.get_instructions(function)
+        if step.opname == "LOAD_GLOBAL"
+    }
     return sorted(used - set(namespace) - set(dir(builtins)))
 
 
@@ -231,7 +244,13 @@ class AsciiTable:
         self.table = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in report if names)
 
 
-notes.update(osp=os.path, OrderedDict=OrderedDict, AsciiTable=AsciiTable, model_urls={}, open_mmlab_model_urls={})
+notes.update(
+    osp=os.path,
+    OrderedDict=OrderedDict,
+    AsciiTable=AsciiTable,
+    model_urls={},
+    open_mmlab_model_urls={},
+)
 load_checkpoint = notes["load_checkpoint"]
 
 print("still undefined:", undefined(notes), "| IOError is OSError:", IOError is OSError)
@@ -267,7 +286,10 @@ layouts = {
     "{'model_state_dict': ...}": {"model_state_dict": trained},
     "empty OrderedDict": OrderedDict(),
 }
-table = facts.Table("five ways to save", [{"content": name, "recipe": loads(content)} for name, content in layouts.items()])
+table = facts.Table(
+    "five ways to save",
+    [{"content": name, "recipe": loads(content)} for name, content in layouts.items()],
+)
 print(table)
 exercises.predict(my_guess, torch=sum(row["recipe"] == "loads" for row in table.rows()))
 
@@ -294,7 +316,11 @@ wrapped = nn.DataParallel(make()).state_dict()
 mixed = OrderedDict(wrapped)
 mixed["projector.weight"] = torch.ones(1)  # a part that was not wrapped
 with contextlib.redirect_stdout(io.StringIO()) as printed:
-    inside, bare, both = loads({"state_dict": wrapped}), loads(wrapped), loads({"state_dict": mixed})
+    inside, bare, both = (
+        loads({"state_dict": wrapped}),
+        loads(wrapped),
+        loads({"state_dict": mixed}),
+    )
 print("inside {'state_dict': ...}:", inside)
 print("bare:", bare)
 print("with a key that has no prefix:", both, "|", printed.getvalue().strip())
@@ -314,7 +340,8 @@ exercises.predict(my_guess, torch=bare.split(":")[0])
 
 # %% tags=["claim:LC-05"]
 parallel = nn.DataParallel(make())
-named_so = nn.Sequential(OrderedDict(top=nn.Linear(2, 1), module=nn.Linear(1, 1)))  # no wrapper: a part has that name
+# No wrapper: a part has that name.
+named_so = nn.Sequential(OrderedDict(top=nn.Linear(2, 1), module=nn.Linear(1, 1)))
 loads(OrderedDict(trained), parallel)
 print("inner model of DataParallel filled:", bool((parallel.module.head.weight == 1).all()))
 print("a model with a part called module, given its own state:")
@@ -355,7 +382,10 @@ told = {}
 for state in (old, dict(old)):
     told[type(state).__name__] = make().load_state_dict(state, strict=False).missing_keys
 print("torch:", told)
-exercises.predict(my_guess, torch="none" if not any(told.values()) else "/".join(name for name in told if told[name]))
+exercises.predict(
+    my_guess,
+    torch="none" if not any(told.values()) else "/".join(name for name in told if told[name]),
+)
 
 # %% [markdown] lang="en"
 # Without `_metadata` torch takes the file for an old one, from before that counter, and fills it in.
@@ -374,11 +404,15 @@ print("the same memory:", own["head.weight"].data_ptr() == model.head.weight.dat
 own["head.weight"].copy_(torch.ones(2, 3))
 print("the model changed:", bool((model.head.weight == 1).all()))
 
-torch.save(dict(model.named_parameters()), shelf / "parameters.pth")  # parameters, not plain tensors
+# Parameters, not plain tensors:
+torch.save(dict(model.named_parameters()), shelf / "parameters.pth")
 read = torch.load(shelf / "parameters.pth")
 print("saved and loaded as:", type(read["head.weight"]).__name__)
 print("torch takes them:", make().load_state_dict(read, strict=False).unexpected_keys == [])
-print("the recipe takes them:", loads({"state_dict": OrderedDict(read, **dict(model.named_buffers()))}))
+print(
+    "the recipe takes them:",
+    loads({"state_dict": OrderedDict(read, **dict(model.named_buffers()))}),
+)
 
 # %% [markdown] lang="en"
 # ## Step 2: where do the tensors go?
@@ -405,7 +439,11 @@ for kind, place in (("path", str(shelf / "gpu.pth")), ("address", f"{site}/gpu.p
     with contextlib.redirect_stdout(io.StringIO()):  # torch.hub says where it writes
         said = outcome(load_checkpoint, make(), place, map_location="cpu")
     works[kind] = isinstance(said, dict)
-    print(f"{kind}:", "loads" if works[kind] else f"{said.split(':')[0]}, it asks for a CUDA device: {'CUDA device' in said}")
+    if works[kind]:
+        print(f"{kind}: loads")
+    else:
+        error, asks = said.split(":")[0], "CUDA device" in said
+        print(f"{kind}: {error}, it asks for a CUDA device: {asks}")
 exercises.predict(my_guess, torch="/".join(kind for kind in works if works[kind]) or "none")
 
 # %% [markdown] lang="en"
@@ -521,7 +559,12 @@ class Journey(facts.Table):
     def tree(self):
         lines = []
         for row in self.content:
-            places = {"path": row["step"], "before": row["before"], "rule": row["by"], "after": row["after"]}
+            places = {
+                "path": row["step"],
+                "before": row["before"],
+                "rule": row["by"],
+                "after": row["after"],
+            }
             lines.append({"depth": 0, "surprise": "Error" in row["after"], **places})
         return lines
 
@@ -530,9 +573,11 @@ def journey(layout, prefix, address):
     state = OrderedDict((prefix + key, value) for key, value in trained.items())
     content = state if layout == "bare" else {layout: state, "epoch": 3}
     torch.save(content, shelf / "trip.pth")
-    uri = {"path": str(shelf / "trip.pth"), "file:": (shelf / "trip.pth").as_uri(), "http:": f"{site}/trip.pth?{layout}{prefix}"}[
-        address
-    ]
+    uri = {
+        "path": str(shelf / "trip.pth"),
+        "file:": (shelf / "trip.pth").as_uri(),
+        "http:": f"{site}/trip.pth?{layout}{prefix}",
+    }[address]
     model = make()
     file = checkpoint.local_path(uri)
     read = checkpoint.load(file)
@@ -541,14 +586,40 @@ def journey(layout, prefix, address):
     report = checkpoint.warm_start(model, named, strict=True)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         said = outcome(load_checkpoint, make(), str(file))
-    recipe = said if isinstance(said, str) else "Error, only printed" if printed.getvalue() else "all loaded"
+    recipe = (
+        said
+        if isinstance(said, str)
+        else "Error, only printed"
+        if printed.getvalue()
+        else "all loaded"
+    )
     rows = [
         {"step": "address", "before": address, "by": "local_path", "after": "a file"},
         {"step": "content", "before": "a file", "by": "load", "after": f"{len(read)} entries"},
-        {"step": "state", "before": f"{len(read)} entries", "by": layout, "after": next(iter(found))},
-        {"step": "names", "before": next(iter(found)), "by": "without_prefix" if prefix else "-", "after": next(iter(named))},
-        {"step": "model", "before": f"{len(named)} tensors", "by": "warm_start", "after": f"{report.share:.0%} loaded"},
-        {"step": "the recipe", "before": address, "by": "load_checkpoint", "after": recipe.replace(str(shelf), "")},
+        {
+            "step": "state",
+            "before": f"{len(read)} entries",
+            "by": layout,
+            "after": next(iter(found)),
+        },
+        {
+            "step": "names",
+            "before": next(iter(found)),
+            "by": "without_prefix" if prefix else "-",
+            "after": next(iter(named)),
+        },
+        {
+            "step": "model",
+            "before": f"{len(named)} tensors",
+            "by": "warm_start",
+            "after": f"{report.share:.0%} loaded",
+        },
+        {
+            "step": "the recipe",
+            "before": address,
+            "by": "load_checkpoint",
+            "after": recipe.replace(str(shelf), ""),
+        },
     ]
     return Journey("from an address to a filled model", rows)
 
@@ -576,15 +647,22 @@ widgets.explore(
 
 # %% tags=["exercise:24_find_state"]
 def find_state(content):
-    """The state_dict in what torch.load returned: a dictionary whose values are all tensors, and not empty."""
+    """The state_dict in what torch.load returned: a dictionary of tensors only, and not empty."""
     ...
 
 
 # solution
 def find_state(content):
     if isinstance(content, dict):
-        for found in [content, *(content.get(key) for key in ("state_dict", "model_state_dict", "model"))]:
-            if isinstance(found, dict) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
+        for found in [
+            content,
+            *(content.get(key) for key in ("state_dict", "model_state_dict", "model")),
+        ]:
+            if (
+                isinstance(found, dict)
+                and found
+                and all(isinstance(value, torch.Tensor) for value in found.values())
+            ):
                 return found
     raise ValueError("no state_dict found")
 
@@ -607,7 +685,7 @@ exercises.check("24_find_state", find_state)  # stuck? exercises.hint("24_find_s
 
 # %% tags=["exercise:24_in_turn"]
 def in_turn(rank, fetch, wait):
-    """What `fetch()` gives, or its error; `wait()` is called exactly once on every rank, whatever happens."""
+    """What `fetch()` gives, or its error; each rank calls `wait()` once, whatever happens."""
     ...
 
 
@@ -652,7 +730,9 @@ my_guess = ...  # 1, 2, 3 or 4
 def untouched(content, call, *arguments, **named):
     model = make()
     outcome(call, model, *arguments, **named)
-    return all(torch.equal(value, make().state_dict()[key]) for key, value in model.state_dict().items())
+    return all(
+        torch.equal(value, make().state_dict()[key]) for key, value in model.state_dict().items()
+    )
 
 
 torch.save(odd, shelf / "odd.pth")
@@ -662,7 +742,10 @@ lines = {
     3: untouched(odd, load_checkpoint, str(shelf / "odd.pth"), strict=True),
     4: sum(row["downloads"] for row in rows) == 1,
 }
-print("checkpoint.warm_start(strict=True) leaves it as before:", untouched(odd, checkpoint.warm_start, odd, strict=True))
+print(
+    "checkpoint.warm_start(strict=True) leaves it as before:",
+    untouched(odd, checkpoint.warm_start, odd, strict=True),
+)
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
 
 # %% [markdown] lang="en"

@@ -93,7 +93,10 @@ site = f"http://127.0.0.1:{server.server_port}"
 
 
 def quietly(load, *arguments, **named):
-    """What `load` gives, or its error as text; what torch.hub says about paths, and files that it leaves open, stay out."""
+    """What `load` gives, or its error as text.
+
+    What torch.hub says about paths stays out, and so do files that it leaves open.
+    """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         try:
@@ -129,18 +132,28 @@ my_guess = ...  # 1, 0 or "error"
 mine = shelf / "net.pth"
 torch.save({"w": torch.ones(1)}, mine)
 empty = quietly(model_zoo.load_url, mine.as_posix(), progress=False)
-print("with an empty cache:", empty.split(":")[0], "| unknown url type:", "unknown url type" in empty)
+print(
+    "with an empty cache:", empty.split(":")[0], "| unknown url type:", "unknown url type" in empty
+)
 
 torch.save({"w": torch.zeros(1)}, cache / "net.pth")
 found = quietly(model_zoo.load_url, mine.as_posix(), progress=False)
 print("with another net.pth in the cache:", found)
-print("a path that does not exist:", quietly(model_zoo.load_url, "/no/such/place/net.pth", progress=False))
+print(
+    "a path that does not exist:",
+    quietly(model_zoo.load_url, "/no/such/place/net.pth", progress=False),
+)
 
 left = list(cache.glob("*.partial"))
-print("and what the error left in the cache:", len(left), "file of", left[0].stat().st_size, "bytes")
+print(
+    "and what the error left in the cache:", len(left), "file of", left[0].stat().st_size, "bytes"
+)
 for file in (*left, cache / "net.pth"):
     file.unlink()
-print("as a file: address, with an empty cache:", quietly(model_zoo.load_url, mine.as_uri(), progress=False))
+print(
+    "as a file: address, with an empty cache:",
+    quietly(model_zoo.load_url, mine.as_uri(), progress=False),
+)
 exercises.predict(my_guess, torch=int(found["w"]))
 
 # %% [markdown] lang="en"
@@ -240,10 +253,12 @@ class Evil:
 torch.save({"w": torch.arange(9)}, shelf / "cut.pth")
 for attempt in (1, 2):
     said = quietly(hub, f"{site}/half/cut.pth")
-    print(f"broken off, attempt {attempt}: in the cache {(cache / 'cut.pth').exists()}, loads {isinstance(said, dict)}")
+    kept, loads = (cache / "cut.pth").exists(), isinstance(said, dict)
+    print(f"broken off, attempt {attempt}: in the cache {kept}, loads {loads}")
 
 torch.save(Evil(), shelf / "evil.pth")
-print("torch.load:", quietly(torch.load, shelf / "evil.pth").split(":")[0], "| ran:", hasattr(builtins, "RAN"))
+said = quietly(torch.load, shelf / "evil.pth").split(":")[0]
+print("torch.load:", said, "| ran:", hasattr(builtins, "RAN"))
 quietly(hub, f"{site}/evil.pth")
 print("load_state_dict_from_url: ran:", hasattr(builtins, "RAN"))
 
@@ -259,7 +274,9 @@ print("load_state_dict_from_url: ran:", hasattr(builtins, "RAN"))
 
 # %%
 print(checkpoint.cached().summary())
-rows = [{key: row[key] for key in ("file", "hash", "as fetched")} for row in checkpoint.cached().rows()]
+rows = [
+    {key: row[key] for key in ("file", "hash", "as fetched")} for row in checkpoint.cached().rows()
+]
 facts.Table("checked", [row | {"file": row["file"].replace(digest[:8], "HASH")} for row in rows])
 
 # %% [markdown] lang="en"
@@ -274,11 +291,25 @@ facts.Table("checked", [row | {"file": row["file"].replace(digest[:8], "HASH")} 
 ours = Path(room.name, "ours")
 torch.hub.set_dir(ours)
 rows = []
-for what, uri in (("good name", good), ("wrong name", wrong), ("broken off", "half/cut.pth"), ("evil", "evil.pth")):
+for what, uri in (
+    ("good name", good),
+    ("wrong name", wrong),
+    ("broken off", "half/cut.pth"),
+    ("evil", "evil.pth"),
+):
     said = quietly(checkpoint.load, f"{site}/{uri}")
     text = said.replace(digest[:8], "HASH") if isinstance(said, str) else f"loads {list(said)}"
-    kept = any(file.name.startswith(uri.rpartition("/")[2].partition(".")[0]) for file in (ours / "checkpoints").iterdir())
-    rows.append({"file": what, "checkpoint.load": text.partition(";")[0].partition(", which")[0][:90], "kept": kept})
+    kept = any(
+        file.name.startswith(uri.rpartition("/")[2].partition(".")[0])
+        for file in (ours / "checkpoints").iterdir()
+    )
+    rows.append(
+        {
+            "file": what,
+            "checkpoint.load": text.partition(";")[0].partition(", which")[0][:90],
+            "kept": kept,
+        }
+    )
 facts.Table("the same four files", rows)
 
 # %% [markdown] lang="en"
@@ -291,7 +322,8 @@ facts.Table("the same four files", rows)
 damaged = bytearray((ours / "checkpoints" / good).read_bytes())
 damaged[damaged.index(b"\x00\x00\x80\x3f")] ^= 1  # in the number 1.0
 (ours / "checkpoints" / good).write_bytes(damaged)
-print("torch.hub:", (quietly(hub, f"{site}/{good}", check_hash=True, weights_only=True)["w"] - 1).item() > 0, "(more than 1)")
+found = quietly(hub, f"{site}/{good}", check_hash=True, weights_only=True)
+print("torch.hub:", (found["w"] - 1).item() > 0, "(more than 1)")
 said = quietly(checkpoint.load, f"{site}/{good}").partition(": ")[2]
 said = re.sub(r"'.*?[/\\]checkpoints[/\\]+", "'", said).replace(digest[:8], "HASH")
 raise checkpoint.CheckpointError(re.sub(r"is [0-9a-f]{8},", "is OTHER,", said))
@@ -314,7 +346,11 @@ wanted = {}
 for model in ("resnet50", "vgg16"):
     for name, weights in models.get_model_weights(model).__members__.items():
         wanted[model, name] = weights.url.rpartition("/")[2]
-rows = [{"model": model, "weights": name, "file": file} for (model, name), file in wanted.items() if "FEATURES" not in name]
+rows = [
+    {"model": model, "weights": name, "file": file}
+    for (model, name), file in wanted.items()
+    if "FEATURES" not in name
+]
 print(facts.Table("what torchvision asks for", rows))
 for old in ("resnet50-19c8e357.pth", "vgg16-397923af.pth"):
     print(f"{old}, as in the notes: still asked for: {old in wanted.values()}")
@@ -344,10 +380,17 @@ with warnings.catch_warnings(record=True) as caught:
 new_way = models.resnet18(weights="DEFAULT")
 untrained = models.resnet18(weights=None)
 print("deprecated since 0.13:", "since 0.13" in str(caught[0].message))
-for name, model in (("pretrained=True", old_way), ("weights='DEFAULT'", new_way), ("weights=None", untrained)):
+for name, model in (
+    ("pretrained=True", old_way),
+    ("weights='DEFAULT'", new_way),
+    ("weights=None", untrained),
+):
     print(f"{name}: the stand-in's weights: {torch.equal(model.fc.weight, standin.fc.weight)}")
 said = quietly(checkpoint.local_path, "torchvision://resnet18")
-print("checkpoint.local_path('torchvision://resnet18') refuses it:", said.partition("; ")[0].rpartition(", ")[2])
+print(
+    "checkpoint.local_path('torchvision://resnet18') refuses it:",
+    said.partition("; ")[0].rpartition(", ")[2],
+)
 exercises.predict(my_guess, torch=len(caught))
 
 # %% [markdown] lang="en"
@@ -363,11 +406,15 @@ exercises.predict(my_guess, torch=len(caught))
 # %% tags=["claim:PW-05"]
 torch.save(standin.state_dict(), shelf / "local.pth")
 model = models.resnet18(weights=None)
-print(model.load_state_dict(torch.load(shelf / "local.pth")), torch.equal(model.fc.weight, standin.fc.weight))
+print(
+    model.load_state_dict(torch.load(shelf / "local.pth")),
+    torch.equal(model.fc.weight, standin.fc.weight),
+)
 print("weights and num_classes=7:", quietly(models.resnet18, weights="DEFAULT", num_classes=7))
 
 seven = models.resnet18(weights=None, num_classes=7)
-report = checkpoint.warm_start(seven, torch.load(shelf / "local.pth"), rename={"fc": None})  # the last layer stays new
+# The last layer stays new.
+report = checkpoint.warm_start(seven, torch.load(shelf / "local.pth"), rename={"fc": None})
 print("warm_start without the last layer:", report.summary())
 
 # %% [markdown] lang="en"
@@ -390,7 +437,13 @@ print("warm_start without the last layer:", report.summary())
 class Noticed(facts.Table):
     def tree(self):
         return [
-            {"depth": 0, "path": r["asked by"], "before": r["change"], "rule": r["compares"], "after": r["outcome"]}
+            {
+                "depth": 0,
+                "path": r["asked by"],
+                "before": r["change"],
+                "rule": r["compares"],
+                "after": r["outcome"],
+            }
             | {"surprise": r["outcome"] == "loads" and r["change"] != "nothing"}
             for r in self.content
         ]
@@ -400,7 +453,10 @@ def noticed(change, name):
     file = {"with a hash": good, "without a hash": "net.pth"}[name]
     tools = {
         "torch.hub": ("the name", functools.partial(hub, weights_only=True)),
-        "torch.hub, check_hash=True": ("the name", functools.partial(hub, weights_only=True, check_hash=True)),
+        "torch.hub, check_hash=True": (
+            "the name",
+            functools.partial(hub, weights_only=True, check_hash=True),
+        ),
         "checkpoint.load": ("sha256", checkpoint.load),
     }
     rows = []
@@ -408,7 +464,9 @@ def noticed(change, name):
         with tempfile.TemporaryDirectory() as place:
             torch.hub.set_dir(place)
             quietly(load, f"{site}/{file}")
-            (copy,) = [entry for entry in Path(place, "checkpoints").iterdir() if entry.suffix == ".pth"]
+            (copy,) = [
+                entry for entry in Path(place, "checkpoints").iterdir() if entry.suffix == ".pth"
+            ]
             content = bytearray(copy.read_bytes())
             if change == "one bit":
                 content[content.index(b"\x00\x00\x80\x3f")] ^= 1  # in the number 1.0
@@ -518,7 +576,8 @@ with tempfile.TemporaryDirectory() as empty:
     torch.hub.set_dir(empty)
     lines = {
         1: isinstance(quietly(model_zoo.load_url, mine.as_uri(), progress=False), dict),
-        4: models.resnet18(weights=None) is not None and not (Path(empty) / "checkpoints" / official).exists(),
+        4: models.resnet18(weights=None) is not None
+        and not (Path(empty) / "checkpoints" / official).exists(),
     }
     torch.hub.set_dir(cache.parent)
 lines[2] = isinstance(quietly(hub, "https://no.such.host.invalid/any/my.pth"), dict)

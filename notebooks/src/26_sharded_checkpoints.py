@@ -62,8 +62,14 @@ from tutorlib import checkpoint, exercises, facts, pictures, ranks, widgets
 # %load_ext tutorlib.cells
 # One process may load what many ranks saved. torch warns each time that it assumes just that.
 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-if "forkserver" in multiprocessing.get_all_start_methods():  # the ranks start from a process that has imported all this already
-    heavy = ["tutorlib.ranks", "tutorlib.checkpoint.dcp", "torch.distributed.tensor", "torch._dynamo"]
+# The ranks start from a process that has imported all this already.
+if "forkserver" in multiprocessing.get_all_start_methods():
+    heavy = [
+        "tutorlib.ranks",
+        "tutorlib.checkpoint.dcp",
+        "torch.distributed.tensor",
+        "torch._dynamo",
+    ]
     multiprocessing.set_forkserver_preload(heavy)
 room = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # removed when the kernel ends
 folder = Path(room.name)
@@ -98,7 +104,9 @@ class Net(nn.Module):
         super().__init__()
         weight = torch.full((rows, 4), float(value))
         if dist.is_initialized():
-            weight = distribute_tensor(weight, init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(cut)])
+            weight = distribute_tensor(
+                weight, init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(cut)]
+            )
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.full((4,), float(value)))
 
@@ -120,7 +128,11 @@ def dying(marker):
 def save_with_torch(place, value, marker=None):
     if marker:
         dying(marker)
-    state = {"model": Net(value).state_dict(), "rank": dist.get_rank(), "table": {0: "a", "empty": {}}}
+    state = {
+        "model": Net(value).state_dict(),
+        "rank": dist.get_rank(),
+        "table": {0: "a", "empty": {}},
+    }
     dcp.save(state, storage_writer=dcp.FileSystemWriter(place, overwrite=True))
 
 
@@ -133,7 +145,11 @@ def save_with_ours(place, value, marker=None, rows=6, cut=0):
 def load(place):
     model = Net(0)
     loaded = checkpoint.load_sharded(place, model=model)
-    return {"rank": dist.get_rank(), "its rows": model.weight.to_local()[:, 0].tolist(), "epoch": loaded.values["epoch"]}
+    return {
+        "rank": dist.get_rank(),
+        "its rows": model.weight.to_local()[:, 0].tolist(),
+        "epoch": loaded.values["epoch"],
+    }
 
 
 def differing(place):
@@ -219,7 +235,8 @@ checkpoint.inspect_sharded(folder / "whole")
 # %% tags=["predict"]
 my_guess = ...  # for example {0: "a", "empty": {}}
 
-read = checkpoint.load_sharded(folder / "whole", verify=False).values  # what torch wrote has no checksums
+# What torch wrote has no checksums.
+read = checkpoint.load_sharded(folder / "whole", verify=False).values
 print("table:", read["table"])
 print("of the two values of rank, one is left:", read["rank"] in (0, 1))
 print("now with save_sharded:", ranks.run(differing, str(folder / "differs"), world=2))
@@ -371,11 +388,15 @@ raise checkpoint.CheckpointError(said)
 def written(world, rows, cut):
     with tempfile.TemporaryDirectory() as place:
         goal = str(Path(place, "step"))
-        ranks.run(save_with_ours, goal, 1, rows=rows, cut={"rows": 0, "columns": 1}[cut], world=world)
+        ranks.run(
+            save_with_ours, goal, 1, rows=rows, cut={"rows": 0, "columns": 1}[cut], world=world
+        )
         return checkpoint.inspect_sharded(goal)
 
 
-widgets.explore(written, pictures.grid, run="button", world=[2, 3], rows=[6, 7], cut=["rows", "columns"])
+widgets.explore(
+    written, pictures.grid, run="button", world=[2, 3], rows=[6, 7], cut=["rows", "columns"]
+)
 
 # %% [markdown] lang="en"
 # ## Exercise 1: which files?

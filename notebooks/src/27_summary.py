@@ -58,7 +58,12 @@ from tutorlib import exercises, export, facts, pictures, widgets
 
 
 def make(channels=4):
-    convolution = [nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2)]
+    convolution = [
+        nn.Conv2d(1, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    ]
     return nn.Sequential(*convolution, nn.Flatten(), nn.Dropout(0.2), nn.Linear(16 * channels, 10))
 
 
@@ -100,7 +105,9 @@ my_guess = ...  # 0 to 9
 
 before = copied(model)
 text = printed(model, (1, 8, 8))
-changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+changed = [
+    name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+]
 print("changed:", changed)
 exercises.predict(my_guess, torch=len(changed))
 
@@ -179,7 +186,8 @@ print(model[4:])
 print(text.split("Input size")[0].rstrip("-\n"))
 with contextlib.redirect_stdout(io.StringIO()):
     answer = torchsummary.summary(make(), (1, 8, 8), device="cpu")
-print("returns:", answer, "| its device, unless told:", inspect.signature(torchsummary.summary).parameters["device"].default)
+device = inspect.signature(torchsummary.summary).parameters["device"].default
+print("returns:", answer, "| its device, unless told:", device)
 
 # %% [markdown] lang="en"
 # It works for a plain convolutional network. A program cannot ask it for a number, though: it returns None.
@@ -240,7 +248,12 @@ found = {
     "export.summary": export.summary(scaled, torch.ones(1, 3)).parameters,
     "sum over model.parameters()": sum(p.numel() for p in scaled.parameters()),
 }
-print(facts.Table("parameters of one model", [{"counted by": name, "parameters": number} for name, number in found.items()]))
+print(
+    facts.Table(
+        "parameters of one model",
+        [{"counted by": name, "parameters": number} for name, number in found.items()],
+    )
+)
 exercises.predict(my_guess, torch=found["torchsummary"])
 
 # %% [markdown] lang="en"
@@ -302,8 +315,14 @@ cases = {
     "one layer alone": (lambda: nn.Linear(3, 2), torch.ones(2, 3)),
     "nested outputs (LSTM)": (Reader, torch.ones(2, 6, 4)),
     "a dict as output": (lambda: nn.Sequential(Named()), torch.ones(2, 3)),
-    "whole numbers as input": (lambda: nn.Sequential(nn.Embedding(9, 3)), torch.zeros(2, 6, dtype=torch.long)),
-    "double precision": (lambda: nn.Sequential(nn.Linear(3, 2)).double(), torch.ones(2, 3).double()),
+    "whole numbers as input": (
+        lambda: nn.Sequential(nn.Embedding(9, 3)),
+        torch.zeros(2, 6, dtype=torch.long),
+    ),
+    "double precision": (
+        lambda: nn.Sequential(nn.Linear(3, 2)).double(),
+        torch.ones(2, 3).double(),
+    ),
 }
 my_guess = ...  # 0 to 6
 
@@ -334,10 +353,16 @@ exercises.predict(my_guess, torch=sum(row["torchsummary"] == "works" for row in 
 def traces(look):
     model = nn.Sequential(make(), nn.BatchNorm1d(10))
     model[0][1].eval()
-    before, modes, random = copied(model), [m.training for m in model.modules()], torch.get_rng_state()
+    before, modes, random = (
+        copied(model),
+        [m.training for m in model.modules()],
+        torch.get_rng_state(),
+    )
     look(model)
     return {
-        "state kept": all(torch.equal(value, before[name]) for name, value in model.state_dict().items()),
+        "state kept": all(
+            torch.equal(value, before[name]) for name, value in model.state_dict().items()
+        ),
         "modes kept": [m.training for m in model.modules()] == modes,
         "random state kept": torch.equal(torch.get_rng_state(), random),
     }
@@ -349,7 +374,9 @@ looks = {
     "torchinfo": lambda model: torchinfo.summary(model, input_data=image, verbose=0),
     "export.summary": lambda model: export.summary(model, image),
 }
-facts.Table("a model before and after", [{"look": name} | traces(look) for name, look in looks.items()])
+facts.Table(
+    "a model before and after", [{"look": name} | traces(look) for name, look in looks.items()]
+)
 
 # %% [markdown] lang="en"
 # torchinfo runs in evaluation mode and then calls `train()`, which also wakes the frozen batch norm. `export.summary` notes the mode
@@ -365,7 +392,8 @@ try:
     export.summary(reader, torch.ones(1, 6, 3))
 except export.ExportError as error:
     print(error)
-print("hooks left:", len(reader.lstm._forward_hooks), "| the model:", fails(reader, torch.ones(1, 6, 4)))
+hooks = len(reader.lstm._forward_hooks)
+print("hooks left:", hooks, "| the model:", fails(reader, torch.ones(1, 6, 4)))
 
 # %% [markdown] lang="en"
 # ## Explore: where the memory goes
@@ -445,7 +473,11 @@ def shapes(model, x):
     def watch(name):
         return lambda module, args, output: found.update({name: tuple(output.shape)})
 
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if not list(m.children())]
+    handles = [
+        m.register_forward_hook(watch(name))
+        for name, m in model.named_modules()
+        if not list(m.children())
+    ]
     try:
         with torch.no_grad():
             model.eval()(x)
@@ -477,10 +509,14 @@ branch = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
 branch[1].weight = branch[0].weight
 seen = export.summary(branch, torch.ones(5, 3))
 lines = {
-    1: seen.layers[0].shape == (5, 3),  # the first row is the model itself, with the shape of its output
-    2: sum(layer.parameters for layer in seen.layers) == seen.parameters,  # the column adds up to the total
-    3: total(printed(branch, (3,))) == seen.parameters,  # torchsummary counts the same
-    4: len(list(branch.parameters())) == 3,  # torch knows three parameters: one weight and two biases
+    # The first row is the model itself, with the shape of its output.
+    1: seen.layers[0].shape == (5, 3),
+    # The column adds up to the total.
+    2: sum(layer.parameters for layer in seen.layers) == seen.parameters,
+    # torchsummary counts the same.
+    3: total(printed(branch, (3,))) == seen.parameters,
+    # torch knows three parameters: one weight and two biases.
+    4: len(list(branch.parameters())) == 3,
 }
 print(seen)
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))

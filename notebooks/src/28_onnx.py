@@ -63,10 +63,17 @@ folder = Path(room.name)
 
 
 def make(norm=True, dropout=True):
-    layers = OrderedDict(conv=nn.Conv2d(1, 8, 3, padding=1), norm=nn.BatchNorm2d(8), relu=nn.ReLU(), pool=nn.MaxPool2d(2))
+    layers = OrderedDict(
+        conv=nn.Conv2d(1, 8, 3, padding=1),
+        norm=nn.BatchNorm2d(8),
+        relu=nn.ReLU(),
+        pool=nn.MaxPool2d(2),
+    )
     layers |= {"flatten": nn.Flatten(), "drop": nn.Dropout(0.2), "out": nn.Linear(128, 10)}
     left_out = {"norm": norm, "drop": dropout}
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if left_out.get(name, True)))
+    return nn.Sequential(
+        OrderedDict((name, layer) for name, layer in layers.items() if left_out.get(name, True))
+    )
 
 
 torch.manual_seed(0)
@@ -82,7 +89,8 @@ model.eval()
 test = datasets.digits("test")
 images, labels = next(iter(DataLoader(test, batch_size=len(test))))
 answers = model(images).argmax(1)
-print("ready:", len(test), "digits to read, more than 90 in 100 right:", (answers == labels).float().mean().item() > 0.9)
+right = (answers == labels).float().mean().item()
+print("ready:", len(test), "digits to read, more than 90 in 100 right:", right > 0.9)
 
 # %% [markdown] lang="en"
 # ## Wrong first
@@ -139,7 +147,11 @@ def without(*names):
 
 
 def alone(call):
-    with without("onnx", "onnxscript"), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with (
+        without("onnx", "onnxscript"),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         try:
             call()
@@ -171,14 +183,24 @@ import onnx
 
 def declared(path):
     """The shape that the file declares for its first input."""
-    return [d.dim_param or d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+    return [
+        d.dim_param or d.dim_value
+        for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    ]
 
 
 rgb, picture = nn.Conv2d(3, 2, 3).eval(), torch.zeros(2, 3, 8, 8)
 axes = {0: "B", 1: "C", 2: "H", 3: "W"}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the old exporter announces its end
-    torch.onnx.export(rgb, (picture,), folder / "old.onnx", input_names=["X"], dynamic_axes={"X": axes}, dynamo=False)
+    torch.onnx.export(
+        rgb,
+        (picture,),
+        folder / "old.onnx",
+        input_names=["X"],
+        dynamic_axes={"X": axes},
+        dynamo=False,
+    )
 print("the old exporter writes:", declared(folder / "old.onnx"))
 try:
     export.run(folder / "old.onnx", torch.zeros(2, 4, 8, 8))
@@ -186,7 +208,15 @@ except export.ExportError as error:
     print("with 4 channels:", str(error).split(":")[0])
 
 # the exporter of today:
-export.to_onnx(rgb, picture, folder / "rgb.onnx", mode="eval", external_data=False, dynamic_shapes=(axes,), input_names=["X"])
+export.to_onnx(
+    rgb,
+    picture,
+    folder / "rgb.onnx",
+    mode="eval",
+    external_data=False,
+    dynamic_shapes=(axes,),
+    input_names=["X"],
+)
 
 # %% [markdown] lang="en"
 # The weights of a convolution fix the number of channels. The old exporter writes a promise that no runtime can keep. Today's
@@ -222,20 +252,30 @@ export.to_onnx(rgb, picture, folder / "rgb.onnx", mode="eval", external_data=Fal
 # %% tags=["predict", "claim:ON-09"]
 my_guess = ...  # how many?
 
-asked = {"training": torch.onnx.TrainingMode.TRAINING, "do_constant_folding": False, "dynamic_axes": {"X": {0: "B"}}}
+asked = {
+    "training": torch.onnx.TrainingMode.TRAINING,
+    "do_constant_folding": False,
+    "dynamic_axes": {"X": {0: "B"}},
+}
 names = {"input_names": ["X"], "output_names": ["Y"]}
 said = io.StringIO()
 with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
-    program = torch.onnx.export(model, (images[:2],), folder / "model.onnx", verbose=True, **asked, **names)
+    program = torch.onnx.export(
+        model, (images[:2],), folder / "model.onnx", verbose=True, **asked, **names
+    )
 operators = [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]
-print("today:", operators, "| a warning about it:", any("training" in str(w.message) for w in warned))
+print(
+    "today:", operators, "| a warning about it:", any("training" in str(w.message) for w in warned)
+)
 
 before = rebuilt.norm.running_mean.clone()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.onnx.export(rebuilt, (images[:2],), folder / "old.onnx", **asked, **names, dynamo=False)
-old = [node.op_type for node in onnx.load(folder / "old.onnx").graph.node if node.op_type != "Constant"]
+old = [
+    node.op_type for node in onnx.load(folder / "old.onnx").graph.node if node.op_type != "Constant"
+]
 print("old:", old, "| has changed the model:", not torch.equal(rebuilt.norm.running_mean, before))
 exercises.predict(my_guess, torch=operators.count("Dropout"))
 
@@ -270,7 +310,8 @@ for words in ("'dynamic_axes' is not recommended", "deprecated"):
 my_guess = ...  # how many files?
 
 written = sorted(file.name for file in folder.glob("model.onnx*"))
-print(written, "| returned:", type(program).__name__, "| a graph was printed:", "graph(" in said.getvalue())
+printed = "graph(" in said.getvalue()
+print(written, "| returned:", type(program).__name__, "| a graph was printed:", printed)
 (folder / "elsewhere").mkdir()
 shutil.copy(folder / "model.onnx", folder / "elsewhere")
 try:
@@ -321,8 +362,15 @@ class Add(nn.Module):
 
 two = (torch.ones(2, 3), torch.ones(2, 3))
 settings = {"mode": "eval", "external_data": False, "opset_version": 18}
-print([value.name for value in export.to_onnx(Add(), two, folder / "add.onnx", **settings).inputs], "without names")
-print(export.to_onnx(Add(), two, folder / "add.onnx", input_names=["X1", "X2"], output_names=["Y"], **settings))
+print(
+    [value.name for value in export.to_onnx(Add(), two, folder / "add.onnx", **settings).inputs],
+    "without names",
+)
+print(
+    export.to_onnx(
+        Add(), two, folder / "add.onnx", input_names=["X1", "X2"], output_names=["Y"], **settings
+    )
+)
 try:
     export.run(folder / "add.onnx", torch.ones(5, 3), torch.ones(5, 3))
 except export.ExportError as error:
@@ -356,8 +404,15 @@ except ValueError as error:
 
 # %% tags=["claim:ON-01"]
 digits_file = folder / "digits.onnx"
-how = {"external_data": False, "dynamic_shapes": ({0: "batch"},), "input_names": ["image"], "output_names": ["scores"]}
-report = export.to_onnx(model, images[:3], digits_file, mode="eval", opset_version=18, tolerance=1e-5, **how)
+how = {
+    "external_data": False,
+    "dynamic_shapes": ({0: "batch"},),
+    "input_names": ["image"],
+    "output_names": ["scores"],
+}
+report = export.to_onnx(
+    model, images[:3], digits_file, mode="eval", opset_version=18, tolerance=1e-5, **how
+)
 report
 
 # %% [markdown] lang="en"
@@ -393,12 +448,16 @@ print("more than 90 in 100 right:", (scores.argmax(1) == labels).float().mean().
 def graph(mode, norm, dropout):
     torch.manual_seed(0)
     try:
-        return export.to_onnx(make(norm, dropout), images[:3], folder / "seen.onnx", mode=mode, sizes=(2, 5), **how).graph
+        return export.to_onnx(
+            make(norm, dropout), images[:3], folder / "seen.onnx", mode=mode, sizes=(2, 5), **how
+        ).graph
     except export.ExportError as error:  # the proof failed: the facts are in the error
         return error.report.graph
 
 
-widgets.explore(graph, pictures.graph, run="button", mode=["eval", "train"], norm=True, dropout=True)
+widgets.explore(
+    graph, pictures.graph, run="button", mode=["eval", "train"], norm=True, dropout=True
+)
 
 # %% [markdown] lang="en"
 # The convolution has no node of its own: batch norm was folded into it, and the node stands for both. Dropout does nothing in
@@ -413,7 +472,9 @@ widgets.explore(graph, pictures.graph, run="button", mode=["eval", "train"], nor
 
 # %% tags=["raises-exception"]
 torch.manual_seed(0)
-export.to_onnx(make(dropout=False), images[:3], folder / "train.onnx", mode="train", sizes=(2, 5), **how)
+export.to_onnx(
+    make(dropout=False), images[:3], folder / "train.onnx", mode="train", sizes=(2, 5), **how
+)
 
 # %% [markdown] lang="en"
 # No. Torch 2.15 exports the running statistics, also in training mode, and says nothing. The proof finds it, and names the node where
@@ -501,7 +562,8 @@ def largest_difference(model, run, example, sizes):
 
 
 # %% tags=["check"]
-exercises.check("28_largest_difference", largest_difference)  # stuck? exercises.hint("28_largest_difference")
+# stuck? exercises.hint("28_largest_difference")
+exercises.check("28_largest_difference", largest_difference)
 
 # %% [markdown] lang="en"
 # ## Bug hunt
@@ -518,10 +580,14 @@ my_guess = ...  # 1, 2, 3 or 4
 
 raw = test.images[:8].unsqueeze(1).float()  # the pixels as they are stored: 0 to 16
 lines = {
-    1: [value.name for value in report.inputs] == ["image"],  # its input is called image
-    2: export.run(digits_file, images[:1])[0].shape == (1, 10),  # it takes a single image as a batch of one
-    3: torch.allclose(export.run(digits_file, raw)[0], model(images[:8]), atol=1e-4),  # raw pixels give the model's scores
-    4: not model.training,  # the export has left the model in evaluation mode
+    # Its input is called image.
+    1: [value.name for value in report.inputs] == ["image"],
+    # It takes a single image as a batch of one.
+    2: export.run(digits_file, images[:1])[0].shape == (1, 10),
+    # Raw pixels give the model's scores.
+    3: torch.allclose(export.run(digits_file, raw)[0], model(images[:8]), atol=1e-4),
+    # The export has left the model in evaluation mode.
+    4: not model.training,
 }
 print("pixels up to:", int(raw.max()), "| as the model was trained:", images.max().item())
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))

@@ -51,7 +51,18 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tutorlib import audit, checkpoint, datasets, exercises, export, facts, pictures, ranks, sharding, widgets
+from tutorlib import (
+    audit,
+    checkpoint,
+    datasets,
+    exercises,
+    export,
+    facts,
+    pictures,
+    ranks,
+    sharding,
+    widgets,
+)
 from tutorlib.samplers import EpochSampler
 
 # %load_ext tutorlib.cells
@@ -79,14 +90,18 @@ print("ready:", size, "digits to learn from,", len(test), "to be tested on")
 
 # %% tags=["wrong-first", "predict"]
 def obvious():
-    """The loaders of two ranks, each shuffled as after torch.manual_seed(0) in a process of its own."""
-    return [DataLoader(range(size), 64, shuffle=True, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    """The loaders of two ranks, each shuffled as in a process of its own after manual_seed(0)."""
+    return [
+        DataLoader(range(size), 64, shuffle=True, generator=torch.Generator().manual_seed(0))
+        for _ in range(2)
+    ]
 
 
 my_guess = ...  # 0 to 1437
 
 found = audit.audit(obvious, expected=size, key=torch.Tensor.tolist, runs=1)
-print("read twice:", len(found.repeated()), "| never:", len(found.missing()), "| steps:", list(found.steps()))
+twice, never = len(found.repeated()), len(found.missing())
+print("read twice:", twice, "| never:", never, "| steps:", list(found.steps()))
 exercises.predict(my_guess, torch=size - len(found.repeated()) - len(found.missing()))
 
 # %% [markdown] lang="en"
@@ -130,11 +145,15 @@ my_guess = ...  # how many steps?
 
 
 def dealt():
-    return [DataLoader(range(size), batch_sampler=EpochSampler(size, 64, seed=7, rank=rank, world=2)) for rank in (0, 1)]
+    return [
+        DataLoader(range(size), batch_sampler=EpochSampler(size, 64, seed=7, rank=rank, world=2))
+        for rank in (0, 1)
+    ]
 
 
 found = audit.audit(dealt, expected=size, key=torch.Tensor.tolist).require()
-print("read twice:", len(found.repeated()), "| never:", len(found.missing()), "| both passes in one order:", found.same_order)
+twice, never = len(found.repeated()), len(found.missing())
+print("read twice:", twice, "| never:", never, "| both passes in one order:", found.same_order)
 exercises.predict(my_guess, torch=found.steps()[0])
 
 # %% [markdown] lang="en"
@@ -152,7 +171,7 @@ exercises.predict(my_guess, torch=found.steps()[0])
 
 # %% tags=["exercise:29_moved"]
 def moved(sample):
-    """`sample` is (image, label), the image of shape (1, height, width); give (moved image, label)."""
+    """`sample` is (image, label), shape (1, height, width) and (); give (moved image, label)."""
     ...
 
 
@@ -182,13 +201,15 @@ exercises.check("29_moved", moved)  # stuck? exercises.hint("29_moved")
 
 # %% tags=["exercise:29_mean_gradient"]
 def mean_gradient(gradients, sizes):
-    """`gradients[rank]` is the mean over `sizes[rank]` samples; give the mean over all samples of the step."""
+    """`gradients[rank]` is the mean over `sizes[rank]` samples; give the mean over them all."""
     ...
 
 
 # solution
 def mean_gradient(gradients, sizes):
-    return sum(gradient * size for gradient, size in zip(gradients, sizes, strict=True)) / sum(sizes)
+    return sum(gradient * size for gradient, size in zip(gradients, sizes, strict=True)) / sum(
+        sizes
+    )
 
 
 # %% tags=["check"]
@@ -252,7 +273,10 @@ def network():
 
 
 class Momentum:
-    """SGD with momentum, in plain sight; torch.optim would import torch's compiler in each new process, which takes seconds."""
+    """SGD with momentum, in plain sight.
+
+    torch.optim would import torch's compiler in each new process, which takes seconds.
+    """
 
     def __init__(self, model, lr=0.1, momentum=0.9):
         self.lr, self.momentum, self.parameters = lr, momentum, list(model.parameters())
@@ -278,11 +302,14 @@ def train(path, epochs, die_at=None):
     torch.manual_seed(0)  # the same first weights on every rank
     model = network()
     optimizer = Momentum(model)
-    sampler = EpochSampler(len(Numbered()), 64, seed=7)  # it asks torch.distributed for rank and world
+    # It asks torch.distributed for rank and world.
+    sampler = EpochSampler(len(Numbered()), 64, seed=7)
     loader = DataLoader(Keyed(Numbered(), move), batch_sampler=sampler)
     done, losses, read = 0, [], []
     if Path(path).exists():
-        done = checkpoint.resume(path, model=model, optimizer=optimizer, sampler=sampler).values["done"]
+        done = checkpoint.resume(path, model=model, optimizer=optimizer, sampler=sampler).values[
+            "done"
+        ]
     while sampler.epoch < epochs:
         epoch = sampler.epoch
         for numbers, images, labels in sampler.follow(loader):
@@ -352,27 +379,42 @@ exercises.predict(my_guess, torch=17 - left["done"])
 # %% tags=["predict"]
 my_guess = ...  # how many steps?
 
-results = ranks.run(resume_and_straight, str(folder / "last.pt"), str(folder / "straight.pt"), 6, world=2)
+results = ranks.run(
+    resume_and_straight, str(folder / "last.pt"), str(folder / "straight.pt"), 6, world=2
+)
 resumed, straight = zip(*results, strict=True)
 
 
 def equal(one, other):
     """The same weights, bit for bit."""
-    return all(torch.equal(one[name].view(torch.int32), other[name].view(torch.int32)) for name in one)
+    return all(
+        torch.equal(one[name].view(torch.int32), other[name].view(torch.int32)) for name in one
+    )
 
 
 def once(read, epochs):
     return Counter(read) == Counter((epoch, number) for epoch in epochs for number in range(size))
 
 
-seen = [(1, number) for number in sharding.order(size, seed=7, epoch=1)[: left["sampler"]["seen"]].tolist()]
-print("straight: each digit exactly once in 6 epochs:", once([pair for rank in straight for pair in rank["read"]], range(6)))
+seen = [
+    (1, number)
+    for number in sharding.order(size, seed=7, epoch=1)[: left["sampler"]["seen"]].tolist()
+]
+print(
+    "straight: each digit exactly once in 6 epochs:",
+    once([pair for rank in straight for pair in rank["read"]], range(6)),
+)
 print(
     "resumed: each digit exactly once in epochs 1 to 5:",
     once(seen + [pair for rank in resumed for pair in rank["read"]], range(1, 6)),
 )
-print("both ranks end with the same weights:", equal(straight[0]["weights"], straight[1]["weights"]))
-print("the resumed run has the weights of the straight one:", equal(resumed[0]["weights"], straight[0]["weights"]))
+print(
+    "both ranks end with the same weights:", equal(straight[0]["weights"], straight[1]["weights"])
+)
+print(
+    "the resumed run has the weights of the straight one:",
+    equal(resumed[0]["weights"], straight[0]["weights"]),
+)
 pairs = list(zip(resumed[0]["losses"], straight[0]["losses"][left["done"] :], strict=True))
 print("remaining steps:", len(pairs))
 exercises.predict(my_guess, torch=sum(one != other for one, other in pairs))
@@ -407,16 +449,27 @@ class Stopped(facts.Facts):
     never: int
 
     def summary(self):
-        return f"stopped after {self.stop} steps: {self.twice} digits read twice, {self.never} never"
+        return (
+            f"stopped after {self.stop} steps: {self.twice} digits read twice, {self.never} never"
+        )
 
     def rows(self):
-        return [{"who": name, "steps": len(sizes), "digits": sum(sizes)} for name, sizes in self.read]
+        return [
+            {"who": name, "steps": len(sizes), "digits": sum(sizes)} for name, sizes in self.read
+        ]
 
     def ruler(self):
         before = [None] * self.stop
         tracks = [(name, [] if "before" in name else before, sizes) for name, sizes in self.read]
-        cells = [(name, empty + [{"text": str(number), "state": ""} for number in sizes]) for name, empty, sizes in tracks]
-        return {"unit": "step", "cut": self.stop, "tracks": [{"name": name, "cells": row} for name, row in cells]}
+        cells = [
+            (name, empty + [{"text": str(number), "state": ""} for number in sizes])
+            for name, empty, sizes in tracks
+        ]
+        return {
+            "unit": "step",
+            "cut": self.stop,
+            "tracks": [{"name": name, "cells": row} for name, row in cells],
+        }
 
 
 def stopped(stop, world):
@@ -437,7 +490,9 @@ def stopped(stop, world):
     return Stopped(stop, read, sum(times > 1 for times in counted.values()), size - len(counted))
 
 
-widgets.explore(stopped, pictures.ruler, stop=[5, 1, 11], world={"2 ranks": 2, "3 ranks": 3, "1 rank": 1})
+widgets.explore(
+    stopped, pictures.ruler, stop=[5, 1, 11], world={"2 ranks": 2, "3 ranks": 3, "1 rank": 1}
+)
 
 # %% [markdown] lang="en"
 # ## Part 5: export, and prove again
@@ -457,9 +512,20 @@ my_guess = ...  # how many?
 model = network()
 model.load_state_dict(resumed[0]["weights"])
 images, labels = next(iter(DataLoader(test, batch_size=len(test))))
-how = {"mode": "eval", "external_data": False, "opset_version": 18, "dynamic_shapes": ({0: "batch"},)}
+how = {
+    "mode": "eval",
+    "external_data": False,
+    "opset_version": 18,
+    "dynamic_shapes": ({0: "batch"},),
+}
 report = export.to_onnx(
-    model, images[:2], folder / "digits.onnx", **how, input_names=["image"], output_names=["scores"], tolerance=1e-5
+    model,
+    images[:2],
+    folder / "digits.onnx",
+    **how,
+    input_names=["image"],
+    output_names=["scores"],
+    tolerance=1e-5,
 )
 (scores,) = export.run(folder / "digits.onnx", images)
 answers = model.eval()(images).argmax(1)
@@ -482,15 +548,17 @@ my_guess = ...  # 1, 2, 3 or 4
 
 
 def together(change):
-    """Two ranks, played one after the other in each step: do they have the same weights after three shared steps?"""
+    """Two ranks, played in turn: do they have the same weights after three shared steps?"""
     models, batches = [], []
     for rank in (0, 1):
         torch.manual_seed(rank if change == 3 else 0)  # line 3: torch.manual_seed(rank)
         models.append(network().eval())
-        sampler = EpochSampler(size, 32 if change == 1 else 64, seed=7, rank=rank, world=2)  # line 1: a smaller batch
+        batch_size = 32 if change == 1 else 64  # line 1: a smaller batch
+        sampler = EpochSampler(size, batch_size, seed=7, rank=rank, world=2)
         sampler.set_epoch(1 if change == 2 else 0)  # line 2: begin with epoch 1
         batches.append(iter(sampler))
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.5 if change == 4 else 0.2) for m in models]  # line 4: lr=0.5
+    lr = 0.5 if change == 4 else 0.2  # line 4: lr=0.5
+    optimizers = [torch.optim.SGD(m.parameters(), lr=lr) for m in models]
     for _ in range(3):
         for model, optimizer, batch in zip(models, optimizers, batches, strict=True):
             numbers = torch.tensor(next(batch))

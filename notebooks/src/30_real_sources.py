@@ -69,7 +69,8 @@ def told(act):
     try:
         return act()
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).replace(str(folder), 'FOLDER').replace('FOLDER/', '')}"
+        said = str(error).replace(str(folder), "FOLDER").replace("FOLDER/", "")
+        return f"{type(error).__name__}: {said}"
 
 
 print("ready:", [path.stat().st_size for path in paths], "bytes")
@@ -127,7 +128,10 @@ exercises.predict(my_guess, torch=len(found) - len(torn))
 blocks = datasets.Blocks(paths, size=80)
 facts.Table(
     f"{len(blocks)} blocks of 80 bytes, {sum(map(len, blocks))} lines",
-    [{"block": number, "lines": len(block), "first": block[0], "last": block[-1]} for number, block in enumerate(blocks)],
+    [
+        {"block": number, "lines": len(block), "first": block[0], "last": block[-1]}
+        for number, block in enumerate(blocks)
+    ],
 )
 
 # %% [markdown] lang="en"
@@ -164,7 +168,10 @@ exercises.predict(my_guess, torch=list(datasets.Blocks(folder / "long.txt", size
 # %%
 def read(ranks, workers, size):
     source = datasets.Blocks(paths, size)
-    loaders = [DataLoader(sharding.Sharded(source, rank, ranks), batch_size=None, num_workers=workers) for rank in range(ranks)]
+    loaders = [
+        DataLoader(sharding.Sharded(source, rank, ranks), batch_size=None, num_workers=workers)
+        for rank in range(ranks)
+    ]
     return Counter(line for loader in loaders for block in loader for line in block)
 
 
@@ -172,7 +179,13 @@ rows = []
 for ranks, workers, size in ((1, 0, 80), (2, 2, 80), (3, 1, 30), (2, 2, 10_000)):
     counts = read(ranks, workers, size)
     row = {"ranks": ranks, "workers": workers, "block": size, "lines": len(counts)}
-    rows.append({**row, "twice": sum(n > 1 for n in counts.values()), "never": len(set(lines) - set(counts))})
+    rows.append(
+        {
+            **row,
+            "twice": sum(n > 1 for n in counts.values()),
+            "never": len(set(lines) - set(counts)),
+        }
+    )
 facts.Table("40 lines in 3 files", rows)
 
 # %% [markdown] lang="en"
@@ -200,7 +213,9 @@ def who_reads(ranks, workers, size):
     return trace.coverage(runs, expected=[block[0] for block in source])
 
 
-widgets.explore(who_reads, pictures.grid, ranks=[2, 1, 3], workers=[2, 0, 1], size=[80, 150, 10_000])
+widgets.explore(
+    who_reads, pictures.grid, ranks=[2, 1, 3], workers=[2, 0, 1], size=[80, 150, 10_000]
+)
 
 # %% [markdown] lang="en"
 # ## Bytes on a server
@@ -234,7 +249,10 @@ my_guess = ...  # for example (1, 1)
 (folder / "many.txt").write_bytes(b"".join(b"line %04d\n" % number for number in range(5000)))
 with datasets.serve(folder) as served:
     url = f"{served.url}/many.txt"
-    by_lines, by_blocks = sent(datasets.Lines(url), served), sent(datasets.Blocks(url, size=20_000), served)
+    by_lines, by_blocks = (
+        sent(datasets.Lines(url), served),
+        sent(datasets.Blocks(url, size=20_000), served),
+    )
     print("asked for blocks:", served.requests)
 print("bytes sent for lines:", by_lines, "| for blocks:", by_blocks)
 exercises.predict(my_guess, torch=(round(by_lines / 50_000), round(by_blocks / 50_000)))
@@ -375,8 +393,10 @@ pictures_first, labels_first = next(iter(DataLoader(StackDataset(images, labels)
 
 whole = datasets.ArrayFile(folder / "images.npy", together=True)
 batch = next(iter(DataLoader(whole, batch_size=32, collate_fn=datasets.together)))
-print("kind of a batch:", type(images.__getitems__([0, 1])).__name__, "or", type(whole.__getitems__([0, 1])).__name__)
-print("equal batches:", torch.equal(batch, pictures_first), tuple(batch.shape), labels_first[:5].tolist())
+kinds = [type(one.__getitems__([0, 1])).__name__ for one in (images, whole)]
+print("kind of a batch:", " or ".join(kinds))
+same = torch.equal(batch, pictures_first)
+print("equal batches:", same, tuple(batch.shape), labels_first[:5].tolist())
 print(told(lambda: datasets.ArrayFile(folder / "images.npy", shape=(None, 28, 28))))
 (folder / "cut.npy").write_bytes((folder / "images.npy").read_bytes()[:50_000])
 print(told(lambda: datasets.ArrayFile(folder / "cut.npy")))
@@ -401,7 +421,9 @@ class OpensAtOnce(Dataset):
 
 
 opened = OpensAtOnce(paths[0])
-table = datasets.SqliteTable(datasets.write_sqlite(folder / "digits.db"), "digits", decode=datasets.digit_row)
+table = datasets.SqliteTable(
+    datasets.write_sqlite(folder / "digits.db"), "digits", decode=datasets.digit_row
+)
 table["0007"], images[7]  # open here, in the main process
 rows = []
 for source in (opened, table, images, blocks):
@@ -412,7 +434,10 @@ for source in (opened, table, images, blocks):
     rows.append({"source": type(source).__name__, "pickles to less than 4 kB": travels})
 opened.file.close()
 keys = table.keys()[:6]
-print("two workers, each with its own connection:", [int(n) for _, n in DataLoader(table, sampler=keys, num_workers=2)])
+print(
+    "two workers, each with its own connection:",
+    [int(n) for _, n in DataLoader(table, sampler=keys, num_workers=2)],
+)
 table.close()
 facts.Table("what travels", rows)
 
@@ -585,10 +610,14 @@ before = flat(list(datasets.Blocks(paths, 80))[:4])  # a state that says: 4 bloc
 other = sharding.Sharded(datasets.Blocks(paths, 40))
 other.load_state_dict(json.loads(state))
 after = flat(other)
-print("4 blocks of 80 bytes, then the rest by 40:", len(before) + len(after), "lines of", len(lines))
+print(
+    "4 blocks of 80 bytes, then the rest by 40:", len(before) + len(after), "lines of", len(lines)
+)
 holds[3] = before + after == lines
 every = list(datasets.Log(paths[0], idle=0))
-holds[4] = all(list(datasets.Log(paths[0], line.end, idle=0)) == every[n:] for n, line in enumerate(every, 1))
+holds[4] = all(
+    list(datasets.Log(paths[0], line.end, idle=0)) == every[n:] for n, line in enumerate(every, 1)
+)
 exercises.predict(my_guess, torch=next(number for number, right in holds.items() if not right))
 
 # %% [markdown] lang="en"

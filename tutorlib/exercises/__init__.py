@@ -34,12 +34,12 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tutorlib import facts, lessons
-from tutorlib.facts import Facts
+from tutorlib.facts import Facts, Link
 
 __all__ = [
     "Ask",
@@ -282,10 +282,11 @@ class Solution(Facts):
 
 @dataclass(frozen=True, repr=False)
 class Progress(Facts):
-    """What has been passed: of all lessons, one row a lesson; of one lesson, one row an exercise."""
+    """What has been passed: of all lessons, the map of the course, one row a lesson; of one lesson, one row an exercise."""
 
     states: Mapping[str, str]
     lesson: str | None = None
+    headings: Mapping[str, lessons.Heading] = field(default_factory=dict)
 
     @property
     def passed(self) -> int:
@@ -301,9 +302,20 @@ class Progress(Facts):
     def rows(self) -> list[dict[str, object]]:
         if self.lesson is not None:
             return [{"exercise": name, "state": state} for name, state in self.states.items()]
-        lessons = sorted({name[:2] for name in self.states})
-        of = {lesson: [state for name, state in self.states.items() if name[:2] == lesson] for lesson in lessons}
-        return [{"lesson": lesson, "passed": of[lesson].count("passed"), "exercises": len(of[lesson])} for lesson in lessons]
+        rows: list[dict[str, object]] = []
+        for number in sorted({name[:2] for name in self.states}):
+            heading = self.headings.get(number)
+            states = [state for name, state in self.states.items() if name[:2] == number]
+            rows.append(
+                {
+                    "lesson": number,
+                    "title": heading and Link(heading.title[_language()], f"{heading.name}.ipynb"),
+                    "minutes": heading and heading.minutes,
+                    "passed": states.count("passed"),
+                    "exercises": len(states),
+                }
+            )
+        return rows
 
 
 # --- The verbs -----------------------------------------------------------------------------------------------------------
@@ -394,7 +406,10 @@ def progress(lesson: str | int | None = None) -> Progress:
     Raises ValueError for a lesson without exercises.
     """
     if lesson is None:
-        return Progress(_states([name for number in _lessons() for name in _exercises(number)]))
+        names = [name for number in _lessons() for name in _exercises(number)]
+        with contextlib.suppress(lessons.LessonError):  # where the sources are not beside the package, lessons have no titles
+            return Progress(_states(names), headings={one.number: one for one in lessons.headings()})
+        return Progress(_states(names))
     number = f"{int(lesson):02d}" if str(lesson).isdecimal() else str(lesson)
     if number not in _lessons():
         raise ValueError(f"lesson {lesson!r} has no exercises; lessons that have: {', '.join(_lessons())}")
