@@ -104,6 +104,13 @@ def test_magics_are_code(tiny):
     assert one.code[-1].source.startswith("%%importable shapes\nclass Shape:")
 
 
+def test_a_folded_cell_shows_its_first_line_until_it_is_opened(tiny):
+    one = lessons.parse(source(tiny, SOURCE + '\n# %% tags=["folded"]\n# Draws.\nprint(1)\n'))
+    *others, folded = [cell.metadata for cell in one.notebook("zh").cells if cell.cell_type == "code"]
+    assert folded == {"tags": ["folded"], "jupyter": {"source_hidden": True}}
+    assert not any("jupyter" in other for other in others)
+
+
 def test_a_line_that_goes_on_with_an_operator_is_no_magic(tiny):
     one = lessons.parse(source(tiny, SOURCE + "\n# %%\nprint(\n    1\n    != 2,\n    7\n    % 4,\n)\n"))
     assert one.code[-1].source.splitlines()[2:5] == ["    != 2,", "    7", "    % 4,"]

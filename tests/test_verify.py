@@ -264,6 +264,11 @@ ANATOMY = {
         "a comment to nbval",
         "none: every output is compared",
     ),
+    "a folded cell that does not say what it holds": (
+        lambda s: s + CELL.format("folded", "x = 1\nprint(x)"),
+        "a folded cell",
+        "a first line `# ...`",
+    ),
     "a wide line": (
         lambda s: s + CELL.format("setup", "print(" + "1" * 94 + ")"),
         "a wide line of code",

@@ -219,7 +219,10 @@ class Lesson(Heading, Facts):
         cells = []
         for one in self.cells:
             if one.is_code:
-                cells.append(v4.new_code_cell(one.source, id=one.id, metadata={"tags": list(one.tags)} if one.tags else {}))
+                meta: dict[str, object] = {"tags": list(one.tags)} if one.tags else {}
+                if "folded" in one.tags:  # JupyterLab shows its first line; a click opens it
+                    meta["jupyter"] = {"source_hidden": True}
+                cells.append(v4.new_code_cell(one.source, id=one.id, metadata=meta))
             else:
                 cells.append(v4.new_markdown_cell(one.en if language == "en" else one.zh, id=one.id))
         metadata = {

@@ -28,7 +28,7 @@ MOST_CHARACTERS = 100  # in a line of code: as wide as JupyterLab is beside its 
 MOST_WORDS = {"en": 120, "zh": 260}  # of running text in a cell: a table and a block of code are not read as prose
 MOST_WORDS_TITLE = {"en": 200, "zh": 420}
 PIXEL_TOLERANCE = 2  # of 255: other builds of zlib and libpng round alike, other fonts do not
-TAGS = ("setup", "wrong-first", "raises-exception", "predict", "explore", "check", "bug-hunt")
+TAGS = ("setup", "wrong-first", "raises-exception", "predict", "explore", "folded", "check", "bug-hunt")
 TAG_PREFIXES = ("claim", "exercise", "tolerance")
 
 
@@ -550,6 +550,9 @@ def _anatomy(one: Lesson) -> Iterator[Finding]:
             if tag not in TAGS and tag.partition(":")[0] not in TAG_PREFIXES:
                 expected = f"one of {', '.join([*TAGS, *(f'{p}:...' for p in TAG_PREFIXES)])}"
                 yield finding("unknown tag", expected, tag, f"[{number}]")
+        if "folded" in cell.tags and not re.match(r"(%%.*\n)?# \S", cell.source):
+            first_line = cell.source.partition("\n")[0][:60]
+            yield finding("a folded cell", "a first line `# ...`: it stays to be seen", first_line, f"[{number}]")
         wide = max(cell.source.splitlines(), key=len, default="")
         if len(wide) > MOST_CHARACTERS:
             found = f"{len(wide)}: {wide.strip()[:30]!r}"

@@ -427,15 +427,17 @@ exercises.predict(my_guess, torch=left.queries + right.queries)
 # `ConcatDataset` has no `__getitems__`, so it hides that of its parts. No message, only one query for each sample again.
 # `Subset` passes it on.
 #
-# `Reads` tells the batches of a run as text and as a picture. It only counts; read on below it if you like.
+# `Reads` tells the batches of a run as text and as a picture. Its cell is folded, since it only counts and draws.
+# A click on its line opens it.
 
 # %% [markdown] lang="zh"
 # `ConcatDataset` 没有 `__getitems__`，于是挡住了各部分的同名方法。没有报错，只是又变成每个样本查询一次。`Subset` 会把它传下去。
 #
-# `Reads` 把一次运行的批次说成文字、画成图。它只负责数数，可以跳过不看。
+# `Reads` 把一次运行的批次说成文字、画成图。它的单元格是折叠的，因为它只负责数数和画图；点一下那一行就能展开。
 
 
-# %%
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclasses.dataclass(frozen=True, repr=False)
 class Reads(facts.Facts):
     """Batches whose samples carry the number of their query, as text and for `pictures.grid`."""
@@ -495,11 +497,11 @@ Reads([bulk, single])
 def reads(dataset, batch_size, shuffle):
     whole = Subset(Counted(file, "digits"), names[:10])
     halves = [Subset(whole, range(5)), Subset(whole, range(5, 10))]
-    chosen = {"Subset": whole, "OneByOne": OneByOne(whole), "ConcatDataset": ConcatDataset(halves)}[
-        dataset
-    ]
+    joined = ConcatDataset(halves)
+    choices = {"Subset": whole, "OneByOne": OneByOne(whole), "ConcatDataset": joined}
     order = torch.Generator().manual_seed(0)
-    return Reads(list(DataLoader(chosen, batch_size=batch_size, shuffle=shuffle, generator=order)))
+    loading = {"batch_size": batch_size, "shuffle": shuffle, "generator": order}
+    return Reads(list(DataLoader(choices[dataset], **loading)))
 
 
 def queries_of_batches(found):

@@ -413,7 +413,8 @@ facts.Table(
 # 试着改两处：把 **order** 改成 `a generator`；再改成 `shuffled once`，看 `new order` 这一列。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Epochs(facts.Table):
     batches: list  # for each epoch its batches
@@ -439,6 +440,7 @@ class Epochs(facts.Table):
         return {"rows": rows, "missing": [str(key) for key in self.never]}
 
 
+# %% tags=["explore"]
 def order_of(order, epochs):
     def generator():  # with this seed three epochs with replacement leave a sample out
         return torch.Generator().manual_seed(8)

@@ -429,26 +429,8 @@ exercises.predict(my_guess, torch=single.requests_ahead)
 # 试着改两处：打开 **together**（数据集就有了 `__getitems__`），找出不理会它的那种方式；再把 **batch_size** 改成 1，与单个样本比较。
 
 
-# %% tags=["explore"]
-class Keyed(Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, key):
-        return key, f"dataset[{key}]"
-
-
-class KeyedTogether(Keyed):
-    def __getitems__(self, keys):
-        return [(key, f"dataset.__getitems__({keys})") for key in keys]
-
-
-class Streamed(IterableDataset):
-    def __iter__(self):
-        for number in range(4):
-            yield number, "next(stream)"
-
-
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 class Modes(facts.Table):
     def tree(self):  # a line for each mode, and below it a line for each request
         lines, mode = [], None
@@ -474,6 +456,26 @@ class Modes(facts.Table):
                 {"depth": 1, "path": f"request {row['request']}", **line, "surprise": False}
             )
         return lines
+
+
+# %% tags=["explore"]
+class Keyed(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, key):
+        return key, f"dataset[{key}]"
+
+
+class KeyedTogether(Keyed):
+    def __getitems__(self, keys):
+        return [(key, f"dataset.__getitems__({keys})") for key in keys]
+
+
+class Streamed(IterableDataset):
+    def __iter__(self):
+        for number in range(4):
+            yield number, "next(stream)"
 
 
 def fetch_modes(batch_size, together):

@@ -494,7 +494,8 @@ exercises.predict(my_guess, torch=order[-1])
 # 把 `clock` 改成 `seconds`，可以看到你机器上的真实时间。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Queue(facts.Facts):
     """One real run with a slow sample: who fetched which batch, and in which order they arrived."""
@@ -568,6 +569,7 @@ class Queue(facts.Facts):
         }
 
 
+# %% tags=["explore"]
 def queue(in_order, prefetch, workers, clock):
     helpers = {"prefetch_factor": prefetch, "multiprocessing_context": quick} if workers else {}
     run = trace.record(
@@ -634,10 +636,8 @@ class Names(Dataset):
         return before, private_memory()
 
 
-# %% tags=["predict", "explore"]
-my_guess = ...  # a list: ["list"], ["array"], both or none
-
-
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Growth(facts.Facts):
     """By how many MB the workers' own memory grew; None where the system does not tell."""
@@ -664,6 +664,10 @@ class Growth(facts.Facts):
             for k, m in self.megabytes.items()
         ]
         return {"unit": "MB", "measured": True, "bars": entries}
+
+
+# %% tags=["predict", "explore"]
+my_guess = ...  # a list: ["list"], ["array"], both or none
 
 
 def growth(names, workers):

@@ -416,7 +416,8 @@ facts.Table("8 throws of own", rows)
 # 一个字母代表一个数。同一个字母出现两次，就是同一个数出现两次。试着改两处：把 `workers` 改成 0；再改回 2，并勾选 `persistent`。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Repeats(facts.Facts):
     """Which numbers repeat, by generator, epoch and worker: equal numbers have equal letters."""
@@ -462,6 +463,7 @@ class Repeats(facts.Facts):
         return {"rows": [{"label": label, "cells": row} for label, row in cells], "missing": []}
 
 
+# %% tags=["explore"]
 def throw(workers, persistent):
     return Repeats(
         two_epochs(Dice(), num_workers=workers, persistent_workers=persistent and workers > 0)

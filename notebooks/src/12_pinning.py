@@ -416,7 +416,8 @@ facts.Table("a list with one batch of its own type", rows)
 # 试着改两处：把 `batch` 改成 `a set and a generator`；再改成 `a field called pin_memory`。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 class XRay(facts.Table):
     def tree(self):
         def line(row):
@@ -467,6 +468,7 @@ def look(path, before, after, rows, outside="go inside"):
         look(f"{path}.{name}", one, other, rows, rule)
 
 
+# %% tags=["explore"]
 batch_of = {
     "own types": lambda: [Silent(page(2)), Right(page(2)), Lost(page(2)), Nothing(page(2))],
     "digits": lambda: next(iter(DataLoader(pages, batch_size=4))),

@@ -272,7 +272,8 @@ exercises.predict(my_guess, torch=len(before & after))
 # 种子只能重复**同样长度**的拆分。下面的 X 光图用 25 个样本展示这一点：5 个测试样本一个也没留下。
 
 
-# %%
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclasses.dataclass(frozen=True, repr=False)
 class TwoSplits(facts.Facts):
     """Two splits of the same samples, as text and for `pictures.ruler`: sample -> subset."""
@@ -313,6 +314,7 @@ class TwoSplits(facts.Facts):
         }
 
 
+# %%
 def subset_of(size, shares, generator):
     parts = random_split(range(size), shares, generator=generator)
     return {

@@ -566,7 +566,8 @@ exercises.predict(my_guess, torch=still_augments)
 # 试着改两处：把 `folder` 改成 `messy`；再把 `folder` 改回 `train`，把 `transform` 改成 `Letterbox`。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 class XRay(facts.Table):
     def tree(self):
         def line(row):
@@ -580,6 +581,7 @@ class XRay(facts.Table):
         return [line(row) for row in self.content]
 
 
+# %% tags=["explore"]
 def delivered(folder, index, shapes):
     """What folder[index] gives, and a note if it can be in no batch with the samples before."""
     try:

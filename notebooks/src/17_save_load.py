@@ -390,7 +390,8 @@ exercises.predict(my_guess, torch=mode)
 # `Kept` 在每一轮之后说出：你手里的是不是到目前为止最好的模型。它只负责数数，可以跳过不看。
 
 
-# %%
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclasses.dataclass(frozen=True, repr=False)
 class Kept(facts.Facts):
     """For each way to keep a state: after each epoch, is it the best model so far?"""

@@ -553,7 +553,8 @@ print("the server was asked for:", asked)
 # 试着改两处：`layout`（布局），再改 `prefix`（前缀）。那段代码在哪一行落后了？
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Journey(facts.Table):
     def tree(self):
@@ -569,6 +570,7 @@ class Journey(facts.Table):
         return lines
 
 
+# %% tags=["explore"]
 def journey(layout, prefix, address):
     state = OrderedDict((prefix + key, value) for key, value in trained.items())
     content = state if layout == "bare" else {layout: state, "epoch": 3}

@@ -432,7 +432,8 @@ print("warm_start without the last layer:", report.summary())
 # 试着改两处：`change`（怎么变），看每个工具能发现什么；再改 `name`（名字）。哪几行不变？
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Noticed(facts.Table):
     def tree(self):
@@ -449,6 +450,7 @@ class Noticed(facts.Table):
         ]
 
 
+# %% tags=["explore"]
 def noticed(change, name):
     file = {"with a hash": good, "without a hash": "net.pth"}[name]
     tools = {

@@ -307,9 +307,8 @@ def train(path, epochs, die_at=None):
     loader = DataLoader(Keyed(Numbered(), move), batch_sampler=sampler)
     done, losses, read = 0, [], []
     if Path(path).exists():
-        done = checkpoint.resume(path, model=model, optimizer=optimizer, sampler=sampler).values[
-            "done"
-        ]
+        resumed = checkpoint.resume(path, model=model, optimizer=optimizer, sampler=sampler)
+        done = resumed.values["done"]
     while sampler.epoch < epochs:
         epoch = sampler.epoch
         for numbers, images, labels in sampler.follow(loader):
@@ -440,7 +439,8 @@ exercises.predict(my_guess, torch=sum(one != other for one, other in pairs))
 # 试着改两处：用 3 个 rank 继续；再改成在第 11 步之后停下。
 
 
-# %% tags=["explore"]
+# %% tags=["folded"]
+# Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Stopped(facts.Facts):
     stop: int
@@ -472,6 +472,7 @@ class Stopped(facts.Facts):
         }
 
 
+# %% tags=["explore"]
 def stopped(stop, world):
     counted, read, state = Counter(), [], None
     for when, many in (("before", 2), ("after", world)):
