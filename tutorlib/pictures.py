@@ -13,7 +13,7 @@ inline SVG and the facts' own table. The facts know nothing of pictures; the pro
 | `bars` | `bars()` | `{"unit": "bytes", "bars": [{"name": "big[:3]", "value": 4000000, "note": "the whole storage"}]}` |
 
 Kinds of span: `start`, `fetch`, `collate`, `wait`, `use`. States of a cell: `same`, `different`, `missing`, `repeated`,
-`""`. Signs: any short text, such as `x2`. What matters is never said by colour alone: it has a hatch or a sign too.
+`""`. Signs: any short text, such as `x2`. A grid's `"unit"` says what its items are, where they are no samples. What matters is never said by colour alone: it has a hatch or a sign too.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _grid(data: Mapping[str, Any], most: int) -> _Drawing:
         for row in data["rows"]
         for first in range(0, max(1, len(row["cells"])), 4)
     ]
-    missing = list(data.get("missing", ()))
+    missing, unit = list(data.get("missing", ())), data.get("unit", "sample")
     labels = max((_wide(_fit(row["label"], _LABEL)) for row in rows), default=0)
     left = 16.0 + (labels + 12 if labels else 0)
     columns = max((len(row["cells"]) for row in rows), default=1) or 1
@@ -219,7 +219,7 @@ def _grid(data: Mapping[str, Any], most: int) -> _Drawing:
             x = left + i * (cell_width + gap)
             items = list(cell["items"])
             parts.append(_text(x + 10, y + 19, _fit(cell["label"], cell_width - 90), ""))
-            parts.append(_text(x + cell_width - 10, y + 19, _samples(len(items)), "s e"))
+            parts.append(_text(x + cell_width - 10, y + 19, _counted(len(items), unit), "s e"))
             used = chips(items, x + 10, y + 30, cell_width - 20) if items else 22.0
             if not items:
                 parts.append(_text(x + 10, y + 45, "nothing", "s"))
@@ -528,8 +528,8 @@ def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _samples(number: int) -> str:
-    return f"{number} sample" if number == 1 else f"{number} samples"
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _number(value: float) -> str:

@@ -428,12 +428,12 @@ exercises.predict(my_guess, torch=left.queries + right.queries)
 # `Subset` passes it on.
 #
 # `Reads` tells the batches of a run as text and as a picture. Its cell is folded, since it only counts and draws.
-# A click on its line opens it.
+# A click on its line opens it, and so does *Expand Selected Code* in the View menu.
 
 # %% [markdown] lang="zh"
 # `ConcatDataset` 没有 `__getitems__`，于是挡住了各部分的同名方法。没有报错，只是又变成每个样本查询一次。`Subset` 会把它传下去。
 #
-# `Reads` 把一次运行的批次说成文字、画成图。它的单元格是折叠的，因为它只负责数数和画图；点一下那一行就能展开。
+# `Reads` 把一次运行的批次说成文字、画成图。它的单元格是折叠的，因为它只负责数数和画图；点一下那一行，或用 View 菜单里的 *Expand Selected Code*，就能展开。
 
 
 # %% tags=["folded"]

@@ -460,7 +460,8 @@ class Repeats(facts.Facts):
             (f"{g}, epoch {e}", [{"label": w, "items": h} for w, h in hands.items()])
             for g, e, hands in self.lines()
         ]
-        return {"rows": [{"label": label, "cells": row} for label, row in cells], "missing": []}
+        rows = [{"label": label, "cells": row} for label, row in cells]
+        return {"unit": "throw", "rows": rows, "missing": []}
 
 
 # %% tags=["explore"]

@@ -131,29 +131,21 @@ my_guess = ...  # 1, 0 or "error"
 
 mine = shelf / "net.pth"
 torch.save({"w": torch.ones(1)}, mine)
-empty = quietly(model_zoo.load_url, mine.as_posix(), progress=False)
-print(
-    "with an empty cache:", empty.split(":")[0], "| unknown url type:", "unknown url type" in empty
-)
+load = functools.partial(quietly, model_zoo.load_url, progress=False)
+said = load(mine.as_posix())
+print("with an empty cache:", said.split(":")[0], "| unknown url type:", "unknown url type" in said)
 
 torch.save({"w": torch.zeros(1)}, cache / "net.pth")
-found = quietly(model_zoo.load_url, mine.as_posix(), progress=False)
+found = load(mine.as_posix())
 print("with another net.pth in the cache:", found)
-print(
-    "a path that does not exist:",
-    quietly(model_zoo.load_url, "/no/such/place/net.pth", progress=False),
-)
+print("a path that does not exist:", load("/no/such/place/net.pth"))
 
 left = list(cache.glob("*.partial"))
-print(
-    "and what the error left in the cache:", len(left), "file of", left[0].stat().st_size, "bytes"
-)
+size = left[0].stat().st_size
+print("and what the error left in the cache:", len(left), "file of", size, "bytes")
 for file in (*left, cache / "net.pth"):
     file.unlink()
-print(
-    "as a file: address, with an empty cache:",
-    quietly(model_zoo.load_url, mine.as_uri(), progress=False),
-)
+print("as a file: address, with an empty cache:", load(mine.as_uri()))
 exercises.predict(my_guess, torch=int(found["w"]))
 
 # %% [markdown] lang="en"

@@ -64,13 +64,13 @@ from tutorlib import checkpoint, exercises, facts, pictures, ranks, widgets
 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 # The ranks start from a process that has imported all this already.
 if "forkserver" in multiprocessing.get_all_start_methods():
-    heavy = [
+    slow = [
         "tutorlib.ranks",
         "tutorlib.checkpoint.dcp",
         "torch.distributed.tensor",
         "torch._dynamo",
     ]
-    multiprocessing.set_forkserver_preload(heavy)
+    multiprocessing.set_forkserver_preload(slow)
 room = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # removed when the kernel ends
 folder = Path(room.name)
 print("ready")
@@ -509,7 +509,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | no message, a mixture of two epochs | a rank died while saving over an old folder | Wrong first |
 # | `is another value on rank 0 than on rank 1` | only one rank's value would be kept | The idea |
-# | `no save into it was ever committed` | the save was not finished | Committed as a whole |
+# | `died without an error of its own` | a rank was killed | Wrong first, Committed as a whole |
 # | `asks for builtins.exec, which is never run here` | a crafted `.metadata` | A file that you did not write |
 #
 # What next: lesson [27](27_summary.ipynb), what a model consists of.
@@ -524,7 +524,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | 没有报错，两轮混在一起 | 覆盖旧文件夹时有 rank 退出 | 先看错误 |
 # | `is another value on rank 0 than on rank 1` | 只会留下一个 rank 的值 | 概念 |
-# | `no save into it was ever committed` | 保存没有完成 | 整体提交 |
+# | `died without an error of its own` | 有 rank 被杀死 | 先看错误、整体提交 |
 # | `asks for builtins.exec, which is never run here` | 伪造的 `.metadata` | 别人写的文件 |
 #
 # 下一步：第 [27](27_summary.ipynb) 课，模型由什么组成。

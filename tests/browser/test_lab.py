@@ -1,4 +1,4 @@
-"""A learner works through lessons 01 and 03 with the keyboard alone; nothing is clicked."""
+"""A learner works through lessons 01 and 03 and follows the map, with the keyboard alone; nothing is clicked."""
 
 from __future__ import annotations
 
@@ -203,3 +203,30 @@ def test_a_learner_works_through_a_lesson_by_keyboard(learner, lab, artefacts, l
     learner.shot(progress, artefacts / f"{lesson}-progress.png")
     kept = json.loads((folder / ".tutorlib" / "progress.json").read_text(encoding="utf-8"))
     assert exercise in json.dumps(kept)
+
+
+def test_the_map_leads_to_a_lesson_and_a_folded_cell_opens_by_keyboard(learner, lab, artefacts):
+    address, _ = lab
+    learner.open(re.sub(r"/(en|zh)/", "/zh/", address), "00_start")
+    learner.run_all()
+    learner.select(learner.find("exercises.progress()"))
+    learner.page.get_by_role("link", name="映射式数据集").press("Enter")
+    tab = learner.page.locator("#jp-main-dock-panel .lm-DockPanel-tabBar .lm-mod-current")
+    expect(tab).to_contain_text("02_map", timeout=PATIENCE)
+    learner.notebook = learner.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook")
+    cells = learner.notebook.locator(".jp-Cell")
+    learner.until(lambda: cells.count() > 20 and cells.first.is_visible(), "the lesson to be shown")
+
+    folded = learner.notebook.locator(".jp-CodeCell", has=learner.page.locator(".jp-Placeholder"))
+    number = cells.evaluate_all("cells => cells.findIndex(c => c.querySelector('.jp-Placeholder'))")
+    learner.select(number - 1)
+    learner.page.keyboard.press("Shift+Enter")  # goes into a folded cell; the arrow keys pass it by
+    learner.until(lambda: learner.active() == number, "the folded cell to be selected")
+    expect(folded).to_contain_text("Only draws what was measured")
+    learner.page.screenshot(path=artefacts / "02-folded.png")
+    learner.page.keyboard.press("Control+Shift+C")
+    learner.page.keyboard.type("Expand Selected Code")
+    expect(learner.page.locator(".lm-CommandPalette-item.lm-mod-active")).to_contain_text("Expand Selected Code")
+    learner.page.keyboard.press("Enter")
+    expect(folded).to_have_count(0)
+    assert "class Reads(facts.Facts)" in learner.cell(learner.active()).inner_text()

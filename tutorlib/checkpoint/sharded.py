@@ -111,7 +111,7 @@ class Shards(Facts):
                     part, _, key = chunk.key.partition(".")
                     cells.setdefault(part, []).append({"text": f"{key or part}{chunk.place}", "sign": ""})
             rows.append({"label": f"rank {rank}", "cells": [{"label": part, "items": items} for part, items in cells.items()]})
-        return {"rows": rows, "missing": []}
+        return {"unit": "piece", "rows": rows, "missing": []}
 
     def bars(self) -> dict[str, object]:
         sizes = [sum(c.bytes for c in self.chunks if c.rank == rank and c.key in self.shapes) for rank in range(self.world)]
