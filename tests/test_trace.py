@@ -1,3 +1,4 @@
+import collections
 import math
 import os
 import pathlib
@@ -418,7 +419,8 @@ def test_pickled_says_how_things_travel():
 
     found = pickled(
         data=Squares(), cls=Squares, function=as_list, torch_function=torch.add, number=3, lock=threading.Lock(), local=local,
-        lam=lambda: 0, nested=[Squares(), Squares], path=pathlib.Path("x"), tensor=torch.ones(3), inside={"x": [torch.ones(3)]},
+        lam=lambda: 0,
+        alias=collections.namedtuple("Other", "x"), nested=[Squares(), Squares], path=pathlib.Path("x"), tensor=torch.ones(3), inside={"x": [torch.ones(3)]},
         array=np.ones(3),
     )  # fmt: skip
     table = {row["object"]: (row["travels"], row["names"], row["note"]) for row in found.rows()}
@@ -436,6 +438,7 @@ def test_pickled_says_how_things_travel():
             "test_pickled_says_how_things_travel().local is local to a function and cannot be imported by name",
         ),
         "lam": ("refused", None, "a lambda cannot be imported by name"),
+        "alias": ("refused", None, f"{here}.Other cannot be imported by name"),
         "nested": ("by value", f"{here}.Squares", None),
         "path": ("by value", None, None),  # pathlib.PosixPath, or pathlib._local.PosixPath in Python 3.13, or WindowsPath
         "tensor": ("by value", None, "its numbers as shared memory, not a copy"),

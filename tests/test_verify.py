@@ -269,6 +269,13 @@ ANATOMY = {
         "a folded cell",
         "a first line `# ...`",
     ),
+    "a recap that leads nowhere": (
+        lambda s: s.replace(
+            "# ## Recap\n", "# ## Recap\n#\n# | Message | Where |\n# |---|---|\n# | `no` | Recap |\n# | `yes` | Nowhere |\n"
+        ),
+        "the recap in en",
+        "a heading of this lesson",
+    ),
     "a wide line": (
         lambda s: s + CELL.format("setup", "print(" + "1" * 94 + ")"),
         "a wide line of code",

@@ -85,8 +85,12 @@ def grid(facts: Any, *, title: str = "Who got which sample") -> Picture:
 
 
 def tree(facts: Any, *, title: str = "Before and after") -> Picture:
-    """A nested structure before and after, with the rule that fired at each place; `facts.tree()`."""
-    return _both(facts, title, _tree, facts.tree())
+    """A nested structure before and after, with the rule that fired at each place; `facts.tree()`.
+
+    Facts that call the four columns by other names have these as `facts.heads`.
+    """
+    heads = getattr(facts, "heads", ("where", "before", "rule", "after"))
+    return _both(facts, title, functools.partial(_tree, heads=heads), facts.tree())
 
 
 def graph(facts: Any, *, title: str = "Nodes beside modules") -> Picture:
@@ -236,7 +240,7 @@ def _grid(data: Mapping[str, Any], most: int) -> _Drawing:
     return "".join(parts), y + 4
 
 
-def _tree(lines: Sequence[Mapping[str, Any]], most: int, heads: Sequence[str] = ("where", "before", "rule", "after")) -> _Drawing:
+def _tree(lines: Sequence[Mapping[str, Any]], most: int, heads: Sequence[str]) -> _Drawing:
     hidden = len(lines) - most
     lines = lines[:most]
     cells = [[_short(str(line.get(c) or ""), 40) for c in ("path", "before", "rule", "after")] for line in lines]
@@ -244,7 +248,7 @@ def _tree(lines: Sequence[Mapping[str, Any]], most: int, heads: Sequence[str] = 
     wants = [
         max(
             [_wide(row[c]) + (int(line["depth"]) * indent if c == 0 else 0) for row, line in zip(cells, lines, strict=True)]
-            + [60.0]
+            + [max(60.0, _wide(heads[c], 11))]
         )
         for c in range(4)
     ]

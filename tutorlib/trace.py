@@ -902,6 +902,9 @@ def _pickling_reason(error: BaseException) -> str:
     local = re.search(r"([\w.]+\.<locals>\.[\w.<>]+)", text)
     if local:
         return f"{local[1].replace('.<locals>', '()')} is local to a function and cannot be imported by name"
+    missing = re.search(r"Can't pickle <class '([\w.]+)'>: (?:attribute lookup|it's not found)", text)  # the latter from 3.14
+    if missing:
+        return f"{missing[1]} cannot be imported by name"
     thing = re.search(r"(?i)cannot pickle '([\w.]+)' objects?", text)
     if thing:
         return f"a {thing[1].lstrip('_')} cannot be pickled"

@@ -542,6 +542,7 @@ def _anatomy(one: Lesson) -> Iterator[Finding]:
             "the last text begins with a heading `## ... Recap`",
             (texts[-1].en.split("\n")[0] if texts else "no text")[:60],
         )
+    yield from _recap(texts, finding)
     if len(code) > MOST_CELLS:
         yield finding("length", f"at most {MOST_CELLS} code cells", str(len(code)))
     yield from _exercises(one, finding)
@@ -576,6 +577,18 @@ def _anatomy(one: Lesson) -> Iterator[Finding]:
                 )
             if re.search(r"https?://[\w.-]*(?:cdn|unpkg|jsdelivr)", text, re.IGNORECASE):
                 yield finding(f"a CDN in {language}", "no content from the network", "a URL", f"line {cell.line}")
+
+
+def _recap(texts: Sequence[Any], finding: Any) -> Iterator[Finding]:
+    """The last column of the recap's table says where: by headings of this lesson, whole or up to their colon."""
+    for language in LANGUAGES:
+        written = [getattr(cell, language) for cell in texts]
+        heads = [head.strip() for text in written for head in re.findall(r"(?m)^##+ (.*)$", text)]
+        known = {*heads, *(re.split("[:：]", head)[0] for head in heads)}
+        title, *places = re.findall(r"(?m)^\|.*\| ([^|]*?) \|$", written[-1] if written else "") or [""]
+        for where in places if title in ("Where", "位置") else ():  # the line below the head has no spaces
+            if where not in known and not all(part in known for part in re.split(", |、", where)):
+                yield finding(f"the recap in {language}", "a heading of this lesson in the column that says where", where)
 
 
 def _exercises(one: Lesson, finding: Any) -> Iterator[Finding]:

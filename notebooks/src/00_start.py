@@ -33,7 +33,7 @@
 # ## What this is
 #
 # These lessons are about two things: how PyTorch brings samples to a model, and how a model is kept in a file.
-# They started from course notes with many statements. Each statement was put to the test.
+# They started from course notes with [many statements](claims.md). Each statement was put to the test.
 # Some hold, some have changed, some were never true. In every lesson you see which: the proof runs in front of you.
 #
 # Click the cell below and press **Shift+Enter**. It runs, and the next cell is selected.
@@ -42,7 +42,7 @@
 # ## 这是什么
 #
 # 这些课讲两件事：PyTorch 怎样把样本送到模型面前，模型又怎样存进文件。
-# 它们从一份课程笔记出发，笔记里有许多论断，每一条都经过检验。
+# 它们从几份课程笔记出发，笔记里有[许多论断](claims.md)，每一条都经过检验。
 # 有的成立，有的已改变，有的从未成立。每一课都会让你看到是哪一种，因为证明就在你眼前运行。
 #
 # 点一下下面的单元格，按 **Shift+Enter**。它会运行，然后选中下一个单元格。
@@ -123,6 +123,9 @@ run
 # A picture in these lessons is a measurement. Each change of a control runs a real loader.
 # The line above the picture and the table below it say the same as the picture.
 #
+# This one shows who did what, and in which order. It shows no seconds: each box is one step.
+# To **collate** is to make one batch of several samples.
+#
 # Two things to change: set `batch_size` to 4, then set `shuffle` to `True`. The Tab key reaches every control.
 
 # %% [markdown] lang="zh"
@@ -130,6 +133,8 @@ run
 #
 # 这些课里的图都是测量结果。每动一次控件，都会运行一个真实的加载器。
 # 图上方的一行文字、图下方的表格，与图说的是同样的事。
+#
+# 这张图画的是谁做了什么、先后怎样，不是秒数：每一格是一步。**整理**（collate）就是把若干样本做成一个批次。
 #
 # 试着改两处：把 `batch_size` 改成 4；再把 `shuffle` 改成 `True`。用 Tab 键可以走到每个控件。
 
@@ -150,7 +155,7 @@ widgets.explore(read, pictures.timeline, batch_size=[3, 4, 5], shuffle=[False, T
 # %% [markdown] lang="zh"
 # ## 练习 1：一共几步
 #
-# 写出 `steps`：把样本走一遍需要几个批次。把 `...` 换成你的代码，然后运行这两个单元格。
+# 写出 `steps`：把样本读一遍需要几个批次。把 `...` 换成你的代码，然后运行这两个单元格。
 # 卡住了？运行 `exercises.hint("00_steps")`，每次给一条提示。
 
 
@@ -172,13 +177,13 @@ exercises.check("00_steps", steps)
 # ## Bug hunt
 #
 # Each lesson has a short hunt: some lines, one of them wrong. `drop_last` is new here: guess what it does.
-# Which line is not true? Prove it.
+# Which line is not true? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
 # 每一课都有一次找错：几行代码，其中一行不对。`drop_last` 第一次出现：猜猜它做什么。
-# 哪一行不成立？请证明。
+# 哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt"]
 my_guess = ...  # 1, 2 or 3
@@ -205,8 +210,9 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | `batch_size should be a positive integer value` | `batch_size=0` | Wrong first |
 #
-# Your work is in your own copy of the lessons. `tutorlib reset 00` brings a lesson back to its start and keeps your version.
-# `tutorlib doctor` says whether this machine is ready. The [glossary](glossary.md) has the words of the course in both languages.
+# Your work is in your own copy of the lessons. Two commands for a terminal in the folder of the clone (on Windows `py` for `python3`):
+# `python3 -m tutorlib reset 00` brings a lesson back to its start and keeps your version,
+# `python3 -m tutorlib doctor` says whether this machine is ready. The [glossary](glossary.md) has the words of the course in both languages.
 #
 # What next: lesson [01](01_dataloader.ipynb), one class that does five jobs. The map below shows all lessons and your progress.
 
@@ -219,8 +225,9 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | `batch_size should be a positive integer value` | `batch_size=0` | 先看错误 |
 #
-# 你写的内容都在你自己的工作副本里。`tutorlib reset 00` 让一课回到最初，并保留你的版本。
-# `tutorlib doctor` 告诉你这台机器是否就绪。[词汇表](glossary.md)列出课程用词的中英文。
+# 你写的内容都在你自己的工作副本里。下面两条命令在克隆所在文件夹的终端里运行（Windows 上用 `py` 代替 `python3`）：
+# `python3 -m tutorlib reset 00` 让一课回到最初，并保留你的版本；
+# `python3 -m tutorlib doctor` 告诉你这台机器是否就绪。[术语表](glossary.md)列出课程用词的中英文。
 #
 # 下一步：第 [01](01_dataloader.ipynb) 课，一个类做五件事。下面的地图列出所有课程和你的进度。
 

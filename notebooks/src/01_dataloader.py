@@ -66,13 +66,17 @@ list(loader)
 # %% [markdown] lang="en"
 # The loader asked for a length that nobody had promised. Why?
 #
+# ## The idea
+#
 # There are two kinds of dataset. A **map-style** dataset answers `dataset[key]`.
 # An **iterable-style** dataset hands out samples one after the other.
 # The loader decides between them by one question only: is the object an instance of `IterableDataset`?
 # What the object can do does not matter. Everything else counts as map-style.
 
 # %% [markdown] lang="zh"
-# 加载器要求一个长度，可谁也没有承诺过它。为什么？
+# 加载器要知道长度，可这个对象从没说过自己有长度。为什么？
+#
+# ## 概念
 #
 # 数据集（dataset）分两种。**映射式**（map-style）数据集回答 `dataset[key]`；
 # **可迭代式**（iterable-style）数据集把样本一个接一个地交出来。
@@ -121,7 +125,7 @@ facts.Table(
 # %% [markdown] lang="zh"
 # ## 预测、运行、对照
 #
-# 一个装着四个数的加载器给出两个批次。你把**同一个**加载器遍历两遍。
+# 加载器读四个数，给出两个批次。你把**同一个**加载器遍历两遍。
 # 每一遍各看到几个批次？先写下你的预测，再运行单元格。
 # 不写也可以，后面的单元格照常运行。
 
@@ -156,13 +160,13 @@ print(one.tolist(), again.tolist(), "two iterators:", iter(loader) is not iter(l
 # %% [markdown] lang="en"
 # ## One class, five jobs
 #
-# Both kinds of dataset, your own order, batches, worker processes and pinned memory (lesson [12](12_pinning.ipynb)): all are
-# arguments of one class.
+# Both kinds of dataset, your own order, batches, worker processes and pinned memory (memory from which a GPU can copy
+# by itself, lesson [12](12_pinning.ipynb)): all are arguments of one class.
 
 # %% [markdown] lang="zh"
 # ## 一个类，五件事
 #
-# 两种数据集、自定顺序、组成批次、工作进程（worker）、锁页内存（pinned memory，见第 [12](12_pinning.ipynb) 课）：
+# 两种数据集、自定顺序、组成批次、工作进程（worker）、锁页内存（pinned memory，GPU 可以自己从中复制，见第 [12](12_pinning.ipynb) 课）：
 # 都是同一个类的参数。
 
 # %% tags=["claim:DL-02"]
@@ -255,10 +259,18 @@ facts.Table(f"{len(noted)} parameters in the notes, {len(today)} today", rows)
 # %% [markdown] lang="en"
 # `None` means "decide for me". With workers the loader still reads two batches ahead for each of them: it **prefetches**.
 # Without workers there is nobody to read ahead, and asking for it is an error.
+# The same holds for `persistent_workers=True`, which keeps the workers for the next loop.
+#
+# The other new parameters have lessons of their own: `generator` [04](04_samplers.ipynb), `in_order` [09](09_workers.ipynb),
+# `multiprocessing_context` [10](10_start_methods.ipynb), `pin_memory_device` [12](12_pinning.ipynb).
 
 # %% [markdown] lang="zh"
 # `None` 的意思是“替我决定”。有工作进程时，加载器仍为每个工作进程提前读两个批次，这叫**预取**（prefetch）。
 # 没有工作进程，就没有谁能预取；这时要求预取会报错。
+# `persistent_workers=True`（让工作进程留到下一次循环）也是这样。
+#
+# 其余的新参数各有一课：`generator` 见第 [04](04_samplers.ipynb) 课，`in_order` 见第 [09](09_workers.ipynb) 课，
+# `multiprocessing_context` 见第 [10](10_start_methods.ipynb) 课，`pin_memory_device` 见第 [12](12_pinning.ipynb) 课。
 
 
 # %% tags=["claim:DL-04"]
@@ -276,16 +288,17 @@ rows = [{"arguments": str(given or "none"), "result": prefetch(**given)} for giv
 facts.Table("who may read ahead", rows)
 
 # %% [markdown] lang="en"
-# ## Explore: who fetched what, and when
+# ## Explore: who fetched what, and in which order
 #
-# This is a measurement. Each change runs a real loader over 24 digits, and each sample carries the record of its own fetch.
+# This is a measurement, drawn in steps and not in seconds. Each change runs a real loader over 24 digits, and each sample carries
+# the record of its own fetch.
 #
 # Two things to change: set `workers` to 0; then set `workers` back to 2 and `ahead` to 1.
 
 # %% [markdown] lang="zh"
-# ## 动手探索：谁、在何时、取了什么
+# ## 动手探索：谁按什么顺序取了什么
 #
-# 这是一次测量。每次改动，真实的加载器都把 24 张数字图像读一遍，每个样本都带着自己的读取记录。
+# 这是一次测量，按步画出，不按秒。每次改动，真实的加载器都把 24 张数字图像读一遍，每个样本都带着自己的读取记录。
 #
 # 试着改两处：把 `workers` 改成 0；再把 `workers` 改回 2，把 `ahead` 改成 1。
 
@@ -308,21 +321,22 @@ widgets.explore(
 # %% [markdown] lang="en"
 # ## Exercise 1: reading ahead
 #
-# A loader asks for batches before you use the first one. How many has it asked for when the first batch arrives?
-# The line above the picture counts the requests ahead. Try some settings, find the rule, and write it down.
+# How many batches has a loader asked for while you wait for the first one? With workers the line above the picture counts these
+# requests. Without workers it counts none: think, the main process asks and fetches by itself.
+# Try some settings, find the rule, and write it down.
 # Replace the `...` and run both cells.
 
 # %% [markdown] lang="zh"
 # ## 练习 1：预取
 #
-# 你用到第一个批次之前，加载器已经在请求后面的批次。第一个批次到达时，它一共请求了几个？
-# 图上方的一行文字写着提前请求（requests ahead）的个数。换几种设置，找出规律并写下来。
+# 你在等第一个批次的时候，加载器一共请求了几个批次？有工作进程时，图上方的一行写着请求（requests）的个数；
+# 没有工作进程时不写：想一想，主进程自己请求、自己读。换几种设置，找出规律并写下来。
 # 把 `...` 换成你的代码，然后运行这两个单元格。
 
 
 # %% tags=["exercise:01_asked_ahead"]
 def asked_ahead(batches, workers, ahead):
-    """How many of the `batches` are asked for when the first arrives? `ahead`: prefetch_factor."""
+    """How many of the `batches` are asked for while you wait for one? `ahead`: prefetch_factor."""
     ...
 
 
@@ -369,12 +383,12 @@ exercises.check("01_my_loader", MyLoader)  # stuck? exercises.hint("01_my_loader
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines in the style of the notes. Which line is no longer true? Prove it.
+# Four lines in the style of the notes. Which line is no longer true? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码，写法与笔记相同。哪一行已经不成立？请证明。
+# 四行代码，写法与笔记相同。哪一行已经不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:DL-04"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -387,6 +401,12 @@ lines = {
     4: DataLoader(range(8), num_workers=1).prefetch_factor == 2,
 }
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
+
+# %% [markdown] lang="en"
+# Without workers nobody reads ahead, so today the value is `None`.
+
+# %% [markdown] lang="zh"
+# 没有工作进程就没有预取，所以如今它的值是 `None`。
 
 # %% [markdown] lang="en"
 # ## Recap

@@ -75,7 +75,7 @@ list(DataLoader(ages))
 # 谁也没有写过 0。是谁在要它？
 #
 # 加载器从不查看数据集有哪些键。把键交给它的是**采样器**（sampler）。默认的采样器对数据集只知道一件事，即
-# `len(dataset)`，然后开始数：0、1、2。键不是这样的数时，给一个自己的采样器；一个键的列表就够了。
+# `len(dataset)`，然后开始数：0、1、2。键不是这样的数时，给一个自己的采样器；由键组成的列表就够了。
 
 # %% tags=["claim:DS-02", "claim:DS-06"]
 default = DataLoader(ages)
@@ -111,14 +111,14 @@ exercises.predict(my_guess, torch=list(DataLoader(words, batch_size=None)))
 #
 # ## What counts as a dataset?
 #
-# `len(x)` and `x[key]` are enough; the class is never asked. Which of these six are datasets? Guess how many the loader can read.
+# `len(x)` and `x[key]` are enough; it need not be a `Dataset`. Which of these six can the loader read? Guess how many.
 
 # %% [markdown] lang="zh"
 # 字典自己的顺序不起作用。键若从 1 开始，第一个请求就会报错。
 #
 # ## 什么算数据集
 #
-# 有 `len(x)` 和 `x[key]` 就够了，没有人问它是什么类。下面六个里哪些是数据集？猜猜加载器能读几个。
+# 有 `len(x)` 和 `x[key]` 就够了，不必是 `Dataset`。下面六个里，加载器能读哪些？猜猜有几个。
 
 
 # %% tags=["predict", "claim:DS-02"]
@@ -153,14 +153,15 @@ exercises.predict(my_guess, torch=sum(isinstance(result, list) for result in res
 #
 # ## What does the class `Dataset` add?
 #
-# The notes show a constructor `__init__(self, *args, **kwds)` and call the class abstract. Four attempts:
+# The notes show a constructor `__init__(self, *args, **kwds)` and call the class abstract. Five attempts
+# (`+` joins two datasets):
 
 # %% [markdown] lang="zh"
 # 连一段文字也是数据集：它的样本是字母。本该给内容却给了**文件名**，训练就会在字母上开始。
 #
 # ## `Dataset` 这个类添了什么
 #
-# 笔记给它写了构造函数 `__init__(self, *args, **kwds)`，并称它为抽象类。试四次：
+# 笔记给它写了构造函数 `__init__(self, *args, **kwds)`，并称它为抽象类。试五次（`+` 把两个数据集接起来）：
 
 
 # %% tags=["claim:DS-03", "claim:DS-04"]
@@ -227,10 +228,10 @@ except TypeError as error:
 exercises.predict(my_guess, torch=moment)
 
 # %% [markdown] lang="en"
-# With workers, 2 is right: they are sent requests at once. And the moment depends on who needs the length. Here are all of them:
+# With workers, 2 is right: they are sent requests at once. The moment depends on who needs the length. Three loaders:
 
 # %% [markdown] lang="zh"
-# 有工作进程（worker）时，答案是 2：请求在那一刻就发出。报错的时刻取决于谁需要长度。全部列出来：
+# 有工作进程（worker）时，答案是 2：请求在那一刻就发出。报错的时刻取决于谁需要长度。看三个加载器：
 
 
 # %% tags=["claim:DS-05"]
@@ -307,7 +308,8 @@ exercises.predict(my_guess, torch=[len(looped), len(loaded)])
 #
 # ## Real keys: a table
 #
-# `datasets.SqliteTable` gives a row of a table by its key. Here a key is a text of four digits.
+# `datasets.SqliteTable` gives a row of a table by its key. Here a key is a text of four digits. Every
+# fifth image is kept for testing, so the keys have gaps.
 
 # %% [markdown] lang="zh"
 # `for` 循环从不问 `__len__`。它从 0 数起，直到 `IndexError`。`Squares` 从不抛出它，所以循环没有尽头。
@@ -315,7 +317,7 @@ exercises.predict(my_guess, torch=[len(looped), len(loaded)])
 #
 # ## 真实的键：一张表
 #
-# `datasets.SqliteTable` 按键给出表中的一行。这里的键是四位数字的文本。
+# `datasets.SqliteTable` 按键给出表中的一行。这里的键是四位数字的文本。每五张图像留一张作测试，所以键不连续。
 
 # %% tags=["claim:DS-02", "claim:DS-06"]
 table = datasets.SqliteTable(file, "digits", decode=datasets.digit_row)
@@ -360,19 +362,20 @@ print(
 # %% [markdown] lang="en"
 # ## A whole batch in one read
 #
-# A batch of eight keys: eight calls of `__getitem__`, eight queries. If the dataset has a method `__getitems__`, the loader calls it once for
-# each batch, with the list of keys. It is optional, and the notes do not mention it.
+# A batch of four keys: four calls of `__getitem__`, four queries. If the dataset has a method `__getitems__`, the loader calls it
+# once for each batch, with the list of keys. It is optional, and the notes do not mention it.
 #
 # `Counted` shows what happens: each sample carries the number of the query that read it. `SqliteTable` turns one call of
-# `__getitems__` into one SQL query.
+# `__getitems__` into one SQL query; `table[key]` calls it with one key.
 
 # %% [markdown] lang="zh"
 # ## 一次读出整个批次
 #
-# 一个批次八个键：调用八次 `__getitem__`，就是八次查询。数据集若有 `__getitems__` 方法，加载器对每个批次只调用它一次，参数是键的列表。
+# 一个批次四个键：调用四次 `__getitem__`，就是四次查询。数据集若有 `__getitems__` 方法，加载器对每个批次只调用它一次，参数是键的列表。
 # 这个方法可有可无，笔记没有提到它。
 #
-# `Counted` 让你看到过程：每个样本都带着读出它的那次查询的编号。`SqliteTable` 把一次 `__getitems__` 调用变成一次 SQL 查询。
+# `Counted` 让你看到过程：每个样本都带着读出它的那次查询的编号。`SqliteTable` 把一次 `__getitems__` 调用变成一次 SQL 查询；
+# `table[key]` 就是用一个键调用它。
 
 
 # %%
@@ -427,13 +430,14 @@ exercises.predict(my_guess, torch=left.queries + right.queries)
 # `ConcatDataset` has no `__getitems__`, so it hides that of its parts. No message, only one query for each sample again.
 # `Subset` passes it on.
 #
-# `Reads` tells the batches of a run as text and as a picture. Its cell is folded, since it only counts and draws.
+# `Reads` shows the batches of a run as text and as a picture: here batch 0 was read with `__getitems__`, batch 1 without. Its cell is folded, since it only counts and draws.
 # A click on its line opens it, and so does *Expand Selected Code* in the View menu.
 
 # %% [markdown] lang="zh"
 # `ConcatDataset` 没有 `__getitems__`，于是挡住了各部分的同名方法。没有报错，只是又变成每个样本查询一次。`Subset` 会把它传下去。
 #
-# `Reads` 把一次运行的批次说成文字、画成图。它的单元格是折叠的，因为它只负责数数和画图；点一下那一行，或用 View 菜单里的 *Expand Selected Code*，就能展开。
+# `Reads` 用文字和图显示一次运行的批次：这里批次 0 用了 `__getitems__`，批次 1 没用。
+# 它的单元格是折叠的，因为它只负责数数和画图；点一下那一行，或用 View 菜单里的 *Expand Selected Code*，就能展开。
 
 
 # %% tags=["folded"]
@@ -524,7 +528,7 @@ widgets.explore(
 # %% [markdown] lang="zh"
 # ## 没有人核对的信任
 #
-# `__getitems__` 返回什么，加载器就信什么。下面这个会弄丢不存在的键，光秃秃的 `WHERE key IN (...)` 正是这样。
+# `__getitems__` 返回什么，加载器就信什么。下面这个会弄丢不存在的键，只写一句 `WHERE key IN (...)` 就会这样。
 
 
 # %%
@@ -634,12 +638,12 @@ exercises.check("02_joined", Joined)  # stuck? exercises.hint("02_joined")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 
 # %% tags=["bug-hunt", "claim:DS-03", "claim:DS-05"]
@@ -663,6 +667,12 @@ exercises.predict(
 )
 
 # %% [markdown] lang="en"
+# The comment was the lie: `Dataset` has no constructor that takes arguments.
+
+# %% [markdown] lang="zh"
+# 说谎的是那句注释：`Dataset` 没有接受参数的构造函数。
+
+# %% [markdown] lang="en"
 # ## Recap
 #
 # A dataset is anything with `len` and `[key]`; the sampler says which keys are read. Without `__len__`, the moment of failure
@@ -671,12 +681,13 @@ exercises.predict(
 # | Message | Cause | Where |
 # |---|---|---|
 # | `KeyError: 0` | keys that are not 0, 1, 2, and no sampler | Wrong first |
-# | `Dataset() takes no arguments` | arguments passed on to the base class | What does the class `Dataset` add? |
+# | `Dataset() takes no arguments` | `Dataset(1)` | What does the class `Dataset` add? |
+# | `object.__init__() takes exactly one argument` | arguments passed on to the base class | Bug hunt |
 # | `Subclasses of Dataset should implement __getitem__` | a subclass without `__getitem__` | What does the class `Dataset` add? |
 # | `object of type 'Squares' has no len()` | no `__len__`, and a sampler that needs it | Without a length |
 # | no message, a loop without end | `__getitem__` never raises `IndexError` | Two ends |
-# | no message, many queries | a wrapper without `__getitems__` | A whole batch |
-# | no message, a smaller batch | `__getitems__` leaves keys out | Trust |
+# | no message, many queries | a wrapper without `__getitems__` | A whole batch in one read |
+# | no message, a smaller batch | `__getitems__` leaves keys out | Trust that nobody checks |
 #
 # What next: lesson [03](03_iterable_datasets.ipynb), datasets without keys.
 
@@ -689,7 +700,8 @@ exercises.predict(
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `KeyError: 0` | 键不是 0、1、2，又没有给采样器 | 先看错误 |
-# | `Dataset() takes no arguments` | 把参数传给了基类 | `Dataset` 这个类添了什么 |
+# | `Dataset() takes no arguments` | `Dataset(1)` | `Dataset` 这个类添了什么 |
+# | `object.__init__() takes exactly one argument` | 把参数传给了基类 | 找错 |
 # | `Subclasses of Dataset should implement __getitem__` | 子类没有 `__getitem__` | `Dataset` 这个类添了什么 |
 # | `object of type 'Squares' has no len()` | 没有 `__len__`，而采样器需要它 | 没有长度 |
 # | 没有报错，循环没有尽头 | `__getitem__` 从不抛出 `IndexError` | 两个终点 |

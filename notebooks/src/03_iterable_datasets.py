@@ -33,14 +33,14 @@
 # %% [markdown] lang="en"
 # ## Set-up
 #
-# `%%importable NAME` at the top of a cell puts the cell's classes where worker processes can find them.
-# Lesson [10](10_start_methods.ipynb) shows why this is needed.
+# `%%importable NAME` at the top of a cell puts the cell's classes where worker processes can find them:
+# into a module of that name, which later cells can import. Lesson [10](10_start_methods.ipynb) shows why this is needed.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 单元格开头的 `%%importable 名字` 把其中的类放到工作进程找得到的地方。
-# 第 [10](10_start_methods.ipynb) 课说明原因。
+# 单元格开头的 `%%importable 名字` 把其中的类放到工作进程找得到的地方：
+# 一个叫这个名字的模块，后面的单元格可以导入它。第 [10](10_start_methods.ipynb) 课说明原因。
 
 # %% tags=["setup"]
 import dataclasses
@@ -61,15 +61,13 @@ print("ready")
 # ## Wrong first
 #
 # An iterable-style dataset is also called a **stream**. `Span(3, 7)` is a stream of four numbers: 3, 4, 5, 6.
-# Two workers share the reading.
-# How many samples arrive? Write your prediction, then run the cell.
+# Two workers read it. How many samples arrive? The first cell makes the stream. Write your prediction in the second, then run both.
 
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
 # 可迭代式（iterable-style）数据集也叫**数据流**（stream）。`Span(3, 7)` 这个数据流有四个数：3、4、5、6。
-# 两个工作进程（worker）一起读。
-# 会到达几个样本？先写下你的预测，再运行单元格。
+# 两个工作进程（worker）来读它。会到达几个样本？第一个单元格定义数据流；在第二个里写下你的预测，然后运行两个。
 
 # %%
 # %%importable spans
@@ -106,7 +104,7 @@ exercises.predict(my_guess, torch=len(arrived))
 # %% [markdown] lang="zh"
 # ## 概念
 #
-# 工作进程是另一个进程。它拿到数据集的一份**副本**，并把整份副本走完。
+# 工作进程是另一个进程。它拿到数据集的一份**副本**，并把整份副本读完。
 # 对映射式数据集，主进程会说明每个工作进程读哪些键。数据流没有键。
 # 于是没有人分工，两个工作进程把所有样本各送一遍。
 #
@@ -202,7 +200,7 @@ facts.Table("what each worker knows", list(DataLoader(AboutMe(), batch_size=None
 # same numbers. A worker's seed comes from two things: the random generator of the main process and the id of the worker.
 
 # %% [markdown] lang="zh"
-# **随机数生成器**（random generator）造出看似偶然的数。**种子**（seed）是它的起点：种子相同，随机数就相同。
+# **随机数生成器**（random generator）造出看起来随机的数。**种子**（seed）是它的起点：种子相同，随机数就相同。
 # 工作进程的种子来自两样东西：主进程的随机数生成器和工作进程的编号。
 
 
@@ -220,13 +218,14 @@ print("main seed 5 again, equal:", one == same, "| main seed 6, equal:", one == 
 # ## What the class promises
 #
 # `IterableDataset` asks for one method, `__iter__`. The loader yields what that iterator yields, **chunks** of any length included.
+# With a `batch_size` it stacks them, and unequal lengths fail.
 # The class takes no arguments of its own, and today a subclass without `__iter__` cannot be instantiated.
 
 # %% [markdown] lang="zh"
 # ## 这个类承诺什么
 #
 # `IterableDataset` 只要求一个方法：`__iter__`。迭代器给什么，加载器就给什么，长短不一的**数据块**（chunk）也照样通过。
-# 这个类本身不接受参数；如今，没有 `__iter__` 的子类根本无法创建对象。
+# 写了 `batch_size` 就要堆叠，长短不一便会报错。这个类本身不接受参数；如今，没有 `__iter__` 的子类根本无法创建对象。
 
 
 # %% tags=["claim:IT-01", "claim:IT-02", "claim:IT-03"]
@@ -340,16 +339,17 @@ exercises.predict(my_guess, torch=in_iter)
 # %% [markdown] lang="en"
 # The loader takes one batch from each worker in turn: 3 from worker 0, 5 from worker 1, then 4, then 6.
 #
-# Two more facts stand in the output. The function ran once for each worker, not once for each loop: a second cut would have left
-# less. Without workers it is never called: this one would have divided by zero.
+# Two more facts stand in the output. `persistent_workers=True` keeps the workers for the second loop, and there `slice_my_copy`
+# did not run again: a second cut would have left less. Without workers a `worker_init_fn` is never called: `never` would have
+# divided by zero.
 #
 # Now 12 workers for the same four numbers. The notes print 3, 5, 4, 6 here as well. What does torch print?
 
 # %% [markdown] lang="zh"
 # 加载器轮流从每个工作进程取一个批次：0 号的 3，1 号的 5，然后 4，然后 6。
 #
-# 输出里还有两件事。这个函数对每个工作进程只运行一次，不是每次循环一次：再切一刀就会变少。
-# 没有工作进程时它根本不运行：否则这里已经除以零了。
+# 输出里还有两件事。`persistent_workers=True` 让工作进程留到第二次循环，这时 `slice_my_copy` 没有再运行：再切一次，数就变少了。
+# 没有工作进程时，`worker_init_fn` 根本不运行：否则 `never` 已经除以零了。
 #
 # 现在用 12 个工作进程读同样的四个数。笔记在这里也写 3、5、4、6。torch 会给出什么？
 
@@ -380,7 +380,7 @@ rows = []
 for me in range(4):
     contiguous = list(range(*slice_of(0, 9, me, 4)))
     strided = list(sharding.Place(worker=me, workers=4).share(range(9)))
-    lengths = {"of contiguous": len(contiguous), "of strided": len(strided)}
+    lengths = {"contiguous: how many": len(contiguous), "strided: how many": len(strided)}
     rows.append({"worker": me, "contiguous": contiguous, "strided": strided} | lengths)
 facts.Table("9 samples over 4 workers", rows)
 
@@ -390,7 +390,7 @@ facts.Table("9 samples over 4 workers", rows)
 #
 # ## Two slips in the notes' example
 #
-# It calls `super(Span).__init__()`, with the class and without `self`. And it asserts `end > start` with the message
+# Their `Span` calls `super(Span).__init__()`, with the class and without `self`. And it asserts `end > start` with the message
 # `end >= start`. Do these lines do what they say?
 
 # %% [markdown] lang="zh"
@@ -398,7 +398,7 @@ facts.Table("9 samples over 4 workers", rows)
 #
 # ## 笔记示例里的两处疏忽
 #
-# 它写 `super(Span).__init__()`，给了类却没给 `self`。它还断言 `end > start`，报错信息却写 `end >= start`。
+# 笔记里的 `Span` 写 `super(Span).__init__()`，给了类却没给 `self`。它还断言 `end > start`，报错信息却写 `end >= start`。
 # 这两行真的做到了它们所说的吗？
 
 
@@ -458,7 +458,7 @@ facts.Table(
 # `super(Unbound)` 没有绑定对象，所以跳过了 `Base`。笔记的示例没有出事，因为 `Dataset` 自己没有 `__init__`。
 # 断言拒绝空区间，而切分本来可以处理它。
 #
-# ## 动手探索：rank 乘以工作进程
+# ## 动手探索：rank × 工作进程
 #
 # 分布式训练同时运行几个主进程。每个主进程是一个 **rank**（分布式训练中进程的编号），每个 rank 有自己的工作进程。
 # 文档的示例只问工作进程是谁，不知道还有 rank。
@@ -490,7 +490,7 @@ widgets.explore(
 # %% [markdown] lang="en"
 # With `documentation`, both ranks train on the same ten samples: everything twice.
 #
-# What mends it counts all readers, over all ranks. A dataset asks for its rank where it is **built** (in the main process)
+# The remedy: number all readers, over all ranks. A dataset asks for its rank where it is **built** (in the main process)
 # and for its worker where it is **iterated** (in the worker).
 #
 # ## Exercise 1: a fair share
@@ -500,12 +500,12 @@ widgets.explore(
 # %% [markdown] lang="zh"
 # 选 `documentation` 时，两个 rank 都在同样的十个样本上训练：全部重复。
 #
-# 补救的办法是把所有 rank 的所有读者一起数。
+# 补救的办法是给所有 rank 的所有读者统一编号。
 # 数据集在**创建**时（主进程里）问自己的 rank，在**遍历**时（工作进程里）问自己是哪个工作进程。
 #
 # ## 练习 1：公平的份额
 #
-# `samples` 是一个列表。给每个工作进程它的间隔切片。把 `...` 换成你的代码，然后运行这两个单元格。
+# `samples` 是一个列表。取出每个工作进程的间隔切片。把 `...` 换成你的代码，然后运行这两个单元格。
 
 
 # %% tags=["exercise:03_fair_share"]
@@ -553,12 +553,12 @@ exercises.check("03_rank_aware", read)  # stuck? exercises.hint("03_rank_aware")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes, about `SlicedSpan(3, 7)`. Which one does not hold? Prove it.
+# Four statements in the style of the notes, about `SlicedSpan(3, 7)`. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同，都关于 `SlicedSpan(3, 7)`。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同，都关于 `SlicedSpan(3, 7)`。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:IT-08"]
 my_guess = ...  # 1, 2, 3 or 4

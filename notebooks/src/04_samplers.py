@@ -30,12 +30,6 @@
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
-# %% [markdown] lang="en"
-# ## Set-up
-
-# %% [markdown] lang="zh"
-# ## 准备
-
 # %% tags=["setup"]
 from collections import Counter
 from dataclasses import dataclass
@@ -157,8 +151,8 @@ print("len(loader):", attempt(lambda: len(loader)))
 exercises.predict(my_guess, torch=numbers(loader))
 
 # %% [markdown] lang="en"
-# Loading works. Only `len(loader)` fails, and who needs it: progress bars and learning rate schedulers. Nobody checks that each
-# sample comes, or comes once: sample 4 came twice, and 1, 2, 3 never.
+# Loading works. Only `len(loader)` fails; progress bars and learning rate schedulers need it. Nobody checks that each sample comes,
+# or comes once: sample 4 came twice, and 1, 2, 3 never.
 #
 # Any iterable will do, and the entries may be any key that the dataset understands:
 
@@ -183,7 +177,7 @@ facts.Table(
 # What does the second epoch give?
 
 # %% [markdown] lang="zh"
-# 任何可迭代对象？Python 的生成器也算。把数据走一遍叫一**轮**（epoch）。第一轮给出 3、1、2、0。第二轮给出什么？
+# 任何可迭代对象？Python 的生成器也算。把数据读一遍叫一**轮**（epoch）。第一轮给出 3、1、2、0。第二轮给出什么？
 
 # %% tags=["predict", "claim:SA-02"]
 my_guess = ...  # for example [3, 1, 2, 0]
@@ -228,14 +222,14 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## How far ahead is the sampler read?
 #
-# The notes: the sampler is asked whenever the next index is needed. This one counts how often it was asked. Batches of two.
-# With two workers: how many indices are gone before the **first** batch is in your hands?
+# The notes: the sampler is asked whenever the next index is needed. The sampler below counts how often it was asked.
+# Batches of two, two workers: how many indices are gone after `iter(loader)`, before you ask for the **first** batch?
 
 # %% [markdown] lang="zh"
 # ## 采样器会提前读多远
 #
 # 笔记说：需要下一个索引时，才向采样器要。下面这个采样器数自己被问了几次。每批两个。
-# 用两个工作进程（worker）时：在你拿到**第一个**批次之前，已经取走了几个索引？
+# 用两个工作进程（worker）时：调用 `iter(loader)` 之后、向它要**第一个**批次之前，已经取走了几个索引？
 
 
 # %% tags=["predict", "claim:SA-02"]
@@ -403,13 +397,15 @@ facts.Table(
 # ## Explore: order and coverage over epochs
 #
 # Eight samples, batches of four. Every picture is a real run of one loader: a row for each epoch. A sample that came twice in
-# an epoch carries x2; below stands what never came in any epoch.
+# an epoch carries x2; below stands what never came in any epoch. With replacement means: each draw is from all samples, so one can
+# come twice.
 # Two things to change: set **order** to `a generator`; then to `shuffled once`, and look at the column `new order`.
 
 # %% [markdown] lang="zh"
 # ## 动手探索：各轮的顺序与覆盖情况
 #
 # 八个样本，每批四个。每张图都是同一个加载器的真实运行：每轮一行。一轮里来了两次的样本标 x2；最下面是哪一轮都没来的样本。
+# 有放回（with replacement）：每次都从全部样本里抽，所以同一个可以来两次。
 # 试着改两处：把 **order** 改成 `a generator`；再改成 `shuffled once`，看 `new order` 这一列。
 
 
@@ -508,19 +504,21 @@ print("draws:", len(drawn), "| len(digits):", len(digits))
 exercises.predict(my_guess, torch=round(len(set(drawn)) / len(digits), 1))
 
 # %% [markdown] lang="en"
-# About 1 - 1/e, that is 63 percent. More than a third of the data is not read, and as many reads are repeats.
+# One draw misses a given sample with probability 1 - 1/n, n draws miss it with (1 - 1/n)^n, about 1/e. So 1 - 1/e are read, that is
+# 63 percent. More than a third of the data is not read, and as many reads are repeats.
 #
 # ## Weighted sampling
 #
-# `WeightedRandomSampler` draws rare classes more often. There are ten classes, so somebody gives ten weights. How many
+# `WeightedRandomSampler` draws by weight. It is used so that rare classes come more often. There are ten classes, so somebody gives ten weights. How many
 # **different** images does an epoch of 1437 draws read?
 
 # %% [markdown] lang="zh"
-# 约为 1 - 1/e，即 63%。超过三分之一的数据没有读到，重复的读取也正好这么多。
+# 抽一次错过某个样本的概率是 1 - 1/n，抽 n 次都错过是 (1 - 1/n)^n，约为 1/e。所以读到的约占 1 - 1/e，即 63%。
+# 超过三分之一的数据没有读到，重复的读取也正好这么多。
 #
 # ## 加权采样
 #
-# `WeightedRandomSampler` 让少见的类别来得更多。一共十个类别，于是有人给了十个权重。
+# `WeightedRandomSampler` 按权重抽样，常用来让少见的类别来得更多。一共十个类别，于是有人给了十个权重。
 # 抽 1437 次的一轮，会读到几张**不同**的图像？
 
 # %% tags=["predict"]
@@ -536,16 +534,16 @@ print("draws:", len(read), "| largest index:", max(read))
 exercises.predict(my_guess, torch=len(set(read)))
 
 # %% [markdown] lang="en"
-# Ten. The sampler takes a weight for each **sample**, and the number of weights for the number of samples. So it reads images 0
+# Ten. The sampler wants one weight for each **sample**, and believes that there are as many samples as weights. So it reads images 0
 # to 9 again and again, and there is no message. Exercise 2 mends it.
 #
-# And there is a wall: more than 2^24 weights are refused, not when the sampler is made, but when it is first read.
+# And there is a limit: more than 2^24 weights are refused, not when the sampler is made, but when it is first read.
 
 # %% [markdown] lang="zh"
 # 十张。这个采样器要的是每个**样本**一个权重，并把权重的个数当作样本数。于是它反复读第 0 到第 9 张图像。
 # 没有任何报错。练习 2 来补救。
 #
-# 还有一堵墙：权重超过 2^24 个就会拒绝，不在创建采样器时，而在第一次读它时。
+# 还有一个上限：权重超过 2^24 个会报错，但不在创建采样器时，而在第一次读它时。
 
 # %%
 # One number, seen 16,777,217 times: it takes no memory.
@@ -601,15 +599,11 @@ class EpochOrder(Sampler):
 exercises.check("04_epoch_order", EpochOrder)  # stuck? exercises.hint("04_epoch_order")
 
 # %% [markdown] lang="en"
-# `seed + epoch` is also what `DistributedSampler` uses. It has a weakness: seed 0 in epoch 1 has the order of seed 1 in epoch 0.
-#
 # ## Exercise 2: one weight a sample
 #
 # Every class shall have the same chance. Give a list as long as `labels`, in which the weights of each class add up to 1.
 
 # %% [markdown] lang="zh"
-# `DistributedSampler` 用的也是 `seed + epoch`。它有一个弱点：种子 0 的第 1 轮与种子 1 的第 0 轮顺序相同。
-#
 # ## 练习 2：每个样本一个权重
 #
 # 每个类别的机会要相等。给出一个与 `labels` 一样长的列表，其中每个类别的权重之和为 1。
@@ -633,14 +627,12 @@ exercises.check("04_sample_weights", sample_weights)  # stuck? exercises.hint("0
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# In the notes' example `__len__` is `len(self.data_source)`. Here it is copied into a sampler that keeps only the even samples.
-# Which line is no longer true? Prove it.
+# This sampler keeps only the even samples; the rest is written as in the notes' example. Which line does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 笔记的示例里，`__len__` 就是 `len(self.data_source)`。这里把它照抄进一个只保留偶数样本的采样器。
-# 哪一行已经不成立？请证明。
+# 这个采样器只保留偶数样本，其余照笔记的示例写。哪一行不成立？单元格会给出证明。
 
 
 # %% tags=["bug-hunt", "claim:SA-06"]

@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [04](04_samplers.ipynb) | 50 | 2. Data Loading Order and Sampler | [简体中文](../zh/05_distributed_sampler.ipynb) |
+# | lesson [04](04_samplers.ipynb), and to have seen a training loop | 50 | 2. Data Loading Order and Sampler | [简体中文](../zh/05_distributed_sampler.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [04](04_samplers.ipynb) 课 | 50 | 2. Data Loading Order and Sampler | [English](../en/05_distributed_sampler.ipynb) |
+# | 第 [04](04_samplers.ipynb) 课，见过训练循环 | 50 | 2. Data Loading Order and Sampler | [English](../en/05_distributed_sampler.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -93,8 +93,9 @@ exercises.predict(my_guess, torch=sum(map(len, in_order)))
 # Samples 0 and 1 are read twice. The sampler takes three steps: it makes an **order** of all indices; it **pads** the order with
 # its own beginning until the ranks can share it equally; it **deals** like cards, `order[rank::world]`.
 #
-# Why pad? After each step the ranks average their gradients, and each waits for all others. A rank with one more step would wait
-# for a partner that has finished. So equal steps come first, and "exclusive" gives way.
+# Why pad? In each step the ranks average their gradients, and each waits for all others. A rank with one more step would wait
+# for a partner that has finished. So equal steps come first, and "exclusive" gives way. A stream that was split as in lesson 03
+# has this problem too; lesson [15](15_exactly_once.ipynb) solves it.
 #
 # `drop_last=True` cuts the order instead.
 
@@ -104,8 +105,9 @@ exercises.predict(my_guess, torch=sum(map(len, in_order)))
 # 样本 0 和 1 读了两次。采样器分三步工作：给所有索引排一个**顺序**；用顺序的开头把它**填充**到各 rank 能平分；
 # 然后像发牌一样**分发**：`order[rank::world]`。
 #
-# 为什么要填充？每一步之后，各个 rank 要对梯度取平均，并互相等待。多出一步的 rank 会等一个已经结束的同伴。
+# 为什么要填充？每一步里，各个 rank 要对梯度取平均，并互相等待。多出一步的 rank 会等一个已经结束的同伴。
 # 所以步数相等排在第一位，“专有”只好让步。
+# 像第 03 课那样切分的数据流也有这个问题，第 [15](15_exactly_once.ipynb) 课解决它。
 #
 # `drop_last=True` 则改为截短这个顺序。
 
@@ -261,11 +263,12 @@ def train(is_distributed, epochs):
 
 
 # %% [markdown] lang="en"
-# Two new processes now train together for two epochs. The notes name the partner of the sampler
-# `torch.nn.parallel.DistributedDatparallel`. Does that name exist?
+# First one process trains alone, without a sampler. Then two new processes train together for two epochs. Who reads what?
+# (The notes write `DistributedDatparallel`. The cell asks whether that name exists.)
 
 # %% [markdown] lang="zh"
-# 现在两个新进程一起训练两轮。笔记把采样器的搭档写作 `torch.nn.parallel.DistributedDatparallel`。这个名字存在吗？
+# 先由一个进程单独训练，不用采样器；再由两个新进程一起训练两轮。谁读到了什么？
+# （笔记写作 `DistributedDatparallel`，单元格顺便查一查有没有这个名字。）
 
 # %% tags=["claim:SA-09", "claim:SA-12", "claim:SA-07"]
 for name in ("DistributedDatparallel", "DistributedDataParallel"):
@@ -284,10 +287,11 @@ rows = [
 facts.Table("two real ranks, batch_size=2", rows)
 
 # %% [markdown] lang="en"
-# The class is `DistributedDataParallel`; the notes lost an `a` and the capital `P`. It averages the gradients, so all ranks end with the same weights.
+# The class is `DistributedDataParallel`. It first gives all ranks the weights of rank 0, and then averages the gradients in each step.
+# So they end with the same weights, although each began with others.
 #
-# No rank told its sampler who it is: the group did. Both made 3 steps, although 9 samples cannot be halved: in each epoch one sample
-# was read twice. And `batch_size=2` on 2 ranks is a step of 4 samples.
+# The group told each sampler its rank. Both made 3 steps, although 9 samples cannot be halved: in each epoch one sample was read
+# twice. And `batch_size=2` on 2 ranks is a step of 4 samples.
 #
 # ## Explore: the padding
 #
@@ -295,7 +299,8 @@ facts.Table("two real ranks, batch_size=2", rows)
 # to fill up is marked `again`; what was cut stands below. Two things to change: switch **shuffle** off; then **drop_last** on.
 
 # %% [markdown] lang="zh"
-# 类名是 `DistributedDataParallel`，笔记漏了一个 `a`，`P` 也写成了小写。它对梯度取平均，所以各 rank 最后的权重相同。
+# 类名是 `DistributedDataParallel`，笔记漏了一个 `a`，`P` 也写成了小写。它先把 rank 0 的权重发给所有 rank，
+# 以后每一步都对梯度取平均。所以各 rank 的初始权重虽然不同，最后的权重却相同。
 #
 # 没有谁告诉采样器它是谁：是进程组给的。9 个样本无法平分，两个 rank 却都走了 3 步：每轮都有一个样本读了两次。
 # 另外，2 个 rank 各用 `batch_size=2`，一步就是 4 个样本。
@@ -359,19 +364,19 @@ widgets.explore(
 )
 
 # %% [markdown] lang="en"
-# With **shuffle** other samples are repeated in each epoch. Without it the same ones always are, and they weigh double
+# With **shuffle** different samples are repeated in each epoch. Without it they are always the same, and these weigh double
 # in the whole training.
 #
 # ## Forgotten: `set_epoch`
 #
-# Three epochs, `shuffle=True`. The first column forgets `set_epoch`. How many different orders are there in it?
+# Three epochs, `shuffle=True`. The column `forgotten` shows a loop without `set_epoch`. How many different orders are there in it?
 
 # %% [markdown] lang="zh"
 # 打开 **shuffle** 时，每轮重复的样本不同。关掉它，重复的总是同样几个，它们在整个训练里分量加倍。
 #
 # ## 忘了 `set_epoch`
 #
-# 三轮，`shuffle=True`。第一列忘了调用 `set_epoch`。这一列有几种不同的顺序？
+# 三轮，`shuffle=True`。`forgotten` 这一列没有调用 `set_epoch`。这一列有几种不同的顺序？
 
 # %% tags=["predict", "claim:SA-11"]
 my_guess = ...  # 1, 2 or 3
@@ -453,13 +458,7 @@ def read_late(**loading):
     iterator = iter(DataLoader(range(10), sampler=sampler, **loading))
     sampler.set_epoch(1)
     found = [int(key) for batch in iterator for key in torch.as_tensor(batch).reshape(-1)]
-    return (
-        "epoch 1"
-        if found == order(0, 1)[::2]
-        else "epoch 0"
-        if found == order(0, 0)[::2]
-        else "neither"
-    )
+    return next((f"epoch {n}" for n in (0, 1) if found == order(0, n)[::2]), "neither")
 
 
 facts.Table(
@@ -476,21 +475,22 @@ facts.Table(
 
 # %% [markdown] lang="en"
 # The order is fixed when the sampler's own `__iter__` runs. Without workers that waits for the first batch; a worker is sent batches at
-# once, and without batching the sampler is started at once. Code that calls it too late can work for a year and break
-# the day you add workers. Before `iter` is right in every case.
+# once, and without batching the sampler is started at once. Code that calls `set_epoch` too late can work for a year and
+# break the day you add workers. Before `iter` is right in every case.
 #
 # ## A dataset that changes
 #
-# The sampler measures the dataset once, when it is made. Each rank has a copy of its own. What if the copies differ?
+# The sampler measures the dataset once, when it is made. What if the length changes afterwards?
+# And each rank has a copy of its own. What if the copies differ?
 
 # %% [markdown] lang="zh"
 # 采样器自己的 `__iter__` 运行时，顺序就定了。没有工作进程（worker）时，它要等到第一个批次；
 # 有工作进程时，批次立刻发出去；关闭自动成批时，采样器立刻启动。
-# 调用太晚的代码可以用上一年，加工作进程的那天才出错。放在 `iter` 之前总是对的。
+# `set_epoch` 调用太晚的代码可以用上一年，加工作进程的那天才出错。放在 `iter` 之前总是对的。
 #
 # ## 会变的数据集
 #
-# 采样器只在创建时量一次数据集的长度。每个 rank 有自己的副本。副本不一样会怎样？
+# 采样器只在创建时量一次数据集的长度。之后长度变了会怎样？每个 rank 有自己的副本，各份副本不一样又会怎样？
 
 
 # %% tags=["claim:SA-10"]
@@ -515,7 +515,7 @@ def grow(data):
 files = ["a.png", "b.png", "c.png", "d.png"]
 listed = [files, files[::-1]]  # rank 1 has the same files, listed the other way round
 rows = [
-    {"dataset": name, "drop_last": drop_last, "then": after(change, drop_last)}
+    {"dataset": name, "drop_last": drop_last, "what happens": after(change, drop_last)}
     for name, change in (("shrunk to 2", shrink), ("grown to 8", grow))
     for drop_last in (False, True)
 ]
@@ -612,10 +612,10 @@ def epoch_of(rank, mend=None):
     sampler = DistributedSampler(range(8), 2, rank, seed=0 if mend == 1 else rank)  # line 1
     sampler.set_epoch(0 if mend == 2 else 5)  # line 2
     loader = DataLoader(range(8), sampler=sampler, batch_size=4 if mend == 3 else 3)  # line 3
-    return [key for batch in loader for key in batch.tolist()]  # line 4
+    return [key for batch in loader for key in batch.tolist()]
 
 
-my_guess = ...  # 1, 2, 3 or 4
+my_guess = ...  # 1, 2 or 3
 
 rows = []
 for mend in (None, 1, 2, 3):
@@ -644,16 +644,16 @@ exercises.predict(my_guess, torch=next(row["mended line"] for row in rows if not
 # | `Default process group has not been initialized` | no group, and rank or world size not given | Who am I? |
 # | `Invalid rank 4` | ranks count from 0 | Who am I? |
 # | `Number of indices (12) does not match total_size (4)` | the dataset grew or shrank | A dataset that changes |
-# | no message, one order for all epochs | `set_epoch` forgotten or too late | Forgotten |
+# | no message, one order for all epochs | `set_epoch` forgotten or too late | Forgotten, How late is too late? |
 # | no message, a wrong accuracy | padding was counted | A wrong accuracy |
-# | no message, samples missing | another seed or file order on a rank | Bug hunt |
+# | no message, samples missing | another seed or file order on a rank | Bug hunt, A dataset that changes |
 #
 # What next: lesson [06](06_batching.ipynb), from indices to batches.
 
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# 每个 rank 排出同样的顺序，填充或截短，再每隔 `world` 个取一个索引。只有长度能整除时，子集才是专有的。
+# 每个 rank 排出同样的顺序，填充或截短，再每 `world` 个取一个索引。只有长度能整除时，子集才是专有的。
 # 顺序只取决于 `seed + epoch`，所以每轮之前都要调用 `set_epoch`。
 #
 # | 报错信息 | 原因 | 位置 |
@@ -661,9 +661,9 @@ exercises.predict(my_guess, torch=next(row["mended line"] for row in rows if not
 # | `Default process group has not been initialized` | 没有进程组，也没给出 rank 或 rank 总数 | 我是谁 |
 # | `Invalid rank 4` | rank 从 0 数起 | 我是谁 |
 # | `Number of indices (12) does not match total_size (4)` | 数据集变长或变短了 | 会变的数据集 |
-# | 没有报错，所有轮同一个顺序 | 忘了 `set_epoch`，或调用太晚 | 忘了 `set_epoch` |
+# | 没有报错，所有轮同一个顺序 | 忘了 `set_epoch`，或调用太晚 | 忘了 `set_epoch`、多晚算太晚 |
 # | 没有报错，准确率错误 | 填充也计入了 | 错误的准确率 |
-# | 没有报错，样本缺失 | 某个 rank 的种子或文件顺序不同 | 找错 |
+# | 没有报错，样本缺失 | 某个 rank 的种子或文件顺序不同 | 找错、会变的数据集 |
 #
 # 下一步：第 [06](06_batching.ipynb) 课，从索引到批次。
 

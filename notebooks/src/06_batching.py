@@ -96,7 +96,7 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# One sample, or 437: what is left over. In this lesson `drop_last` will drop more than that, without a word.
+# One sample, or 437: the remainder. Later in this lesson `drop_last` drops more than the remainder, without a word.
 #
 # ## Batches by default
 #
@@ -104,7 +104,7 @@ facts.Table(
 # Which shape arrives? Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
-# 丢掉 1 个或 437 个：就是剩下的零头。在本课里，`drop_last` 还会一声不响地丢掉更多。
+# 丢掉 1 个或 437 个：就是零头。本课后面，`drop_last` 丢掉的会比零头更多，而且一声不响。
 #
 # ## 默认就是批次
 #
@@ -180,13 +180,13 @@ print([batch.tolist() for batch in loader], "| loader.batch_size still says", lo
 exercises.predict(my_guess, torch=len(next(iter(loader))))
 
 # %% [markdown] lang="en"
-# The batch sampler decides; `loader.batch_size` is a note on the door. Never do this at work. The loader guards its own
+# The batch sampler decides; `loader.batch_size` is only a label. Never do this at work. The loader guards its own
 # attribute, but not the one inside.
 #
 # So you can give the whole batch sampler yourself: any iterable of lists. Then nothing may be said twice.
 
 # %% [markdown] lang="zh"
-# 说了算的是批采样器；`loader.batch_size` 只是门上的一张字条。工作中不要这样改。
+# 说了算的是批采样器；`loader.batch_size` 只是一张标签。工作中不要这样改。
 # 加载器保护自己的属性，却不保护里面那一个。
 #
 # 所以你可以自己给出整个批采样器：任何由列表组成的可迭代对象都行。这时同一件事不能说两遍。
@@ -203,12 +203,9 @@ def attempt(act):
 made = DataLoader(range(5), batch_size=2, drop_last=True)
 own = [[4], [0, 1, 2]]
 inner = made.batch_sampler
-print(
-    "a BatchSampler around loader.sampler:",
-    type(inner) is BatchSampler,
-    inner.sampler is made.sampler,
-)
-print("it carries:", made.batch_sampler.batch_size, made.batch_sampler.drop_last)
+around = type(inner) is BatchSampler, inner.sampler is made.sampler
+print("a BatchSampler around loader.sampler:", *around)
+print("it carries:", inner.batch_size, inner.drop_last)
 facts.Table(
     "who may say how batches are made",
     [
@@ -277,7 +274,7 @@ class Together(Counted):
         return [digits[index] for index in indices]
 
 
-def mine(dataset, batch_sampler, collate_fn):
+def notes_map_loop(dataset, batch_sampler, collate_fn):
     for indices in batch_sampler:
         yield collate_fn([dataset[i] for i in indices])
 
@@ -299,20 +296,20 @@ for dataset in (Counted(), Together()):
         "__getitem__": dataset.single,
         "__getitems__": dataset.together,
     }
-    ours = list(mine(dataset, loader.batch_sampler, default_collate))
-    rows.append({**row, "batches": len(theirs), "equal to mine": same(ours, theirs)})
+    ours = list(notes_map_loop(dataset, loader.batch_sampler, default_collate))
+    rows.append({**row, "batches": len(theirs), "equal to the notes' loop": same(ours, theirs)})
 facts.Table("7 digits, batch_size=3: calls by the loader", rows)
 
 # %% [markdown] lang="en"
-# The batches are equal. But where `__getitems__` exists, the loader asks once for each batch. A database likes that.
+# The batches are equal. But where `__getitems__` exists, the loader asks once for each batch.
 #
 # ## The loop for streams
 #
-# A stream has no indices. The notes write `next(stream)` once for each entry of the batch sampler. Seven numbers, batches of
+# A stream has no indices. The notes write `next(stream)` once for each entry of the lists that the batch sampler gives. Seven numbers, batches of
 # three. How many batches does that loop deliver?
 
 # %% [markdown] lang="zh"
-# 批次完全相同。但有 `__getitems__` 时，加载器每个批次只问一次。数据库喜欢这样。
+# 批次完全相同。但有 `__getitems__` 时，加载器每个批次只问一次。
 #
 # ## 数据流的循环
 #
@@ -379,18 +376,19 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# The dummy sampler only counts to `batch_size`. Nobody knows where the stream ends, except whoever reads it.
+# The sampler is a dummy: it gives `None` for ever, and the batch sampler counts to `batch_size`. Nobody knows where the stream ends,
+# except whoever reads it.
 #
 # ## What two workers drop
 #
-# Remember that, and add workers. This stream has 14 numbers, says so, and splits itself correctly: each worker has 7.
+# Only the reader knows where its stream ends. Now there are two readers. This stream has 14 numbers, says so, and splits itself correctly: each worker has 7.
 
 # %% [markdown] lang="zh"
-# 这个假的采样器只用来数到 `batch_size`。数据流在哪里结束，只有读它的人知道。
+# 这个采样器是假的：它不停地给出 `None`，由批采样器数到 `batch_size`。数据流在哪里结束，只有读它的人知道。
 #
 # ## 两个工作进程会丢掉什么
 #
-# 记住这一点，再加上工作进程（worker）。下面的数据流有 14 个数，也报出了长度，切分也正确：每个工作进程 7 个。
+# 数据流在哪里结束，只有读者知道。现在有两个读者，即两个工作进程（worker）。下面的数据流有 14 个数，也报出了长度，切分也正确：每个工作进程 7 个。
 
 # %%
 # %%importable shared_stream
@@ -408,9 +406,8 @@ class SharedStream(IterableDataset):
 
     def __iter__(self):
         me = get_worker_info()
-        return (
-            iter(range(self.size)) if me is None else iter(range(me.id, self.size, me.num_workers))
-        )
+        first, step = (0, 1) if me is None else (me.id, me.num_workers)
+        return iter(range(first, self.size, step))
 
 
 # %% [markdown] lang="en"
@@ -460,7 +457,8 @@ facts.Table("batch_size=4, drop_last=True", rows)
 # ## Explore: batches, and what was dropped
 #
 # Every picture is one real run. It shows the batches of each worker, and below them what never came.
-# Two things to change: set **style** to `map-style`; then, with `stream`, set **drop_last** off and count the batches.
+# Two things to change: set **style** to `map-style`; then, with `stream`, set **drop_last** off and
+# **samples** to 10, and compare `len(loader)` with the batches that came.
 
 # %% [markdown] lang="zh"
 # 六个样本，两个工作进程：一轮（epoch）下来一步也没有。没有报错，没有警告，损失从未算过。
@@ -468,7 +466,7 @@ facts.Table("batch_size=4, drop_last=True", rows)
 # ## 动手探索：批次，以及丢掉了什么
 #
 # 每张图都是一次真实的运行：上面是每个工作进程的批次，下面是始终没来的样本。
-# 试着改两处：把 **style** 改成 `map-style`；再选 `stream`，关掉 **drop_last**，数一数批次。
+# 试着改两处：把 **style** 改成 `map-style`；再选 `stream`，关掉 **drop_last**，把 **samples** 改成 10，比较 `len(loader)` 和来了几个批次。
 
 
 # %% tags=["folded"]
@@ -683,14 +681,14 @@ exercises.check("06_batches_arrive", batches_arrive)  # stuck? exercises.hint("0
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# The notes: `batch_size` is 1 by default, and only when it is not `None` does the loader make batches.
-# One of these four lines contradicts them. Which line is no longer true? Prove it.
+# The notes: `batch_size` is 1 by default, and whenever it is not `None` the loader makes batches. Somebody turns this round: where
+# batches come, `batch_size` is not `None`. Which of the four lines does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 笔记说：`batch_size` 默认为 1，只有它不是 `None` 时，加载器才会做批次。
-# 这四行里有一行与此矛盾。哪一行已经不成立？请证明。
+# 笔记说：`batch_size` 默认为 1，只要它不是 `None`，加载器就会做批次。
+# 有人把它反过来说：有批次，`batch_size` 就不是 `None`。四行里哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:BA-02"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -722,8 +720,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | Message | Cause | Where |
 # |---|---|---|
 # | `Expected more than 1 value per channel when training` | one sample is left for the last batch | Wrong first |
-# | `batch_sampler option is mutually exclusive with batch_size` | said twice how batches are made | Who makes the batches |
-# | `batch_size attribute should not be set` | changed after the loader was made | Who makes the batches |
+# | `batch_sampler option is mutually exclusive with batch_size` | said twice how batches are made | Who makes the batches? |
+# | `batch_size attribute should not be set` | changed after the loader was made | Who makes the batches? |
 # | `generator raised StopIteration` | the loop of the notes, run as it stands | The loop for streams |
 # | `expected unspecified batch_sampler option` | a stream has no indices | The loop for streams |
 # | no message, fewer batches than `len` | `drop_last`, a stream and workers | What two workers drop |

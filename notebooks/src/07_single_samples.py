@@ -90,22 +90,24 @@ print("batch_size=1:", brightest(1))
 exercises.predict(my_guess, torch=brightest(None))
 
 # %% [markdown] lang="en"
-# The data melts. With `batch_size=None` nothing is stacked, so nothing is copied: the tensor you get shares its memory with the
-# array in the dataset. Write `image = image / 16`.
+# The dataset itself was changed. With `batch_size=None` nothing is stacked, so nothing is copied: the tensor you get shares its memory with the
+# array in the dataset. Write `image = image / 16`. (With workers a sample is copied on its way, so there the dataset stays as it was.)
 #
 # ## The idea
 #
 # Batching is **off** when `batch_size` and `batch_sampler` are both `None`. Then the loop gets each element of the dataset by
-# itself, with no dimension added. Everything else stays: order, workers, `collate_fn`.
+# itself, with no dimension added. Order and workers stay. The collate function is still called, but with one sample, and its default
+# is now `default_convert`.
 
 # %% [markdown] lang="zh"
-# 数据在一点点消失。`batch_size=None` 时什么也不堆叠，也就什么也不复制：你拿到的张量和数据集里的数组共用一块内存。
-# 请写 `image = image / 16`。
+# 被改掉的是数据集本身。`batch_size=None` 时什么也不堆叠，也就什么也不复制：你拿到的张量和数据集里的数组共用一块内存。
+# 请写 `image = image / 16`。（有工作进程时，样本在路上会被复制，数据集不变。）
 #
 # ## 概念
 #
 # `batch_size` 和 `batch_sampler` 都是 `None` 时，自动成批就**关闭**了。
-# 循环一个个拿到数据集的元素，不多出任何一维。其余都不变：顺序、工作进程（worker）、整理函数（`collate_fn`）。
+# 循环一个个拿到数据集的元素，不多出任何一维。顺序和工作进程（worker）不变。
+# 整理函数（`collate_fn`）照样调用，但每次只拿到一个样本，默认的换成了 `default_convert`。
 
 
 # %% tags=["claim:BA-10"]
@@ -137,7 +139,7 @@ facts.Table("10 digits", [{"arguments": name, **attempt(**call)} for name, call 
 #
 # ## The collate function is still called
 #
-# The notes say that it then only turns NumPy arrays into tensors and leaves everything else alone.
+# The notes say that the default one then only turns NumPy arrays into tensors and leaves everything else alone.
 # Here is a sample that holds no array at all: the tuple `(7, "seven")`. Which type comes back?
 
 # %% [markdown] lang="zh"
@@ -145,7 +147,7 @@ facts.Table("10 digits", [{"arguments": name, **attempt(**call)} for name, call 
 #
 # ## 整理函数照样调用
 #
-# 笔记说，它这时只把 NumPy 数组变成张量，其余都不动。
+# 笔记说，默认的那一个这时只把 NumPy 数组变成张量，其余都不动。
 # 这里的样本根本没有数组：元组 `(7, "seven")`。回来的是什么类型？
 
 # %% tags=["predict", "claim:BA-12"]
@@ -250,11 +252,15 @@ facts.Table(
 # %% [markdown] lang="en"
 # ## Reason 1: one query for a whole batch
 #
+# There are three reasons to switch batching off. The first: the dataset can read a whole batch at once.
+#
 # The labels of the digits lie in a database. The loader gives `dataset[key]` whatever its sampler gives. Usually that is a
 # number. It may also be a **list**: then the dataset can read all of them at once. The database itself counts the queries.
 
 # %% [markdown] lang="zh"
 # ## 理由一：一次查询读出整个批次
+#
+# 关闭自动成批有三个理由。第一个：数据集可以一次读出整个批次。
 #
 # 数字的标签放在数据库里。采样器给什么，加载器就向 `dataset[key]` 要什么。通常是一个数，也可以是一个**列表**：
 # 这时数据集可以一次读出全部。查询次数由数据库自己数。
@@ -338,7 +344,7 @@ exercises.predict(my_guess, torch=list(forgot.shape))
 # `batch_size` is 1 by default: a batch of one batch. And a plain Python list cannot be read with a list of keys at all:
 
 # %% [markdown] lang="zh"
-# `batch_size` 默认是 1：一个批次里装着一个批次。而普通的 Python 列表根本不能用一列键来读：
+# `batch_size` 默认是 1：一个批次里装着一个批次。而普通的 Python 列表根本不能用由键组成的列表来读：
 
 # %% tags=["raises-exception"]
 list(DataLoader([10, 20, 30, 40], sampler=[[0, 1], [2, 3]], batch_size=None))
@@ -346,12 +352,16 @@ list(DataLoader([10, 20, 30, 40], sampler=[[0, 1], [2, 3]], batch_size=None))
 # %% [markdown] lang="en"
 # ## Reasons 2 and 3: the data decides, or you want single samples
 #
-# The stream below yields all images of one label at once, as many as there are. Batching would only get in the way.
+# Reason 2: the data decides how long a batch is. The stream below yields all images of one label at once, as many as there are.
+#
+# Reason 3: the program wants one sample at a time, as in the last row.
 
 # %% [markdown] lang="zh"
 # ## 理由二和理由三：由数据决定，或者就要单个样本
 #
-# 下面的数据流每次给出同一标签的全部图像，有多少给多少。这时自动成批只会碍事。
+# 理由二：批次多长由数据决定。下面的数据流每次给出同一标签的全部图像，有多少给多少。
+#
+# 理由三：程序就要一个个样本，见最后一行。
 
 
 # %% tags=["claim:BA-11"]
@@ -407,7 +417,7 @@ print("batch_size=None:", single.summary())
 exercises.predict(my_guess, torch=single.requests_ahead)
 
 # %% [markdown] lang="en"
-# Sixteen trips for 16 samples, eight trips for 64. Single samples and workers go together where a sample is large or already a
+# Four: one sample for each request. So 16 samples take sixteen trips, and in batches 64 samples take eight. Single samples and workers go together where a sample is large or already a
 # batch.
 #
 # ## Explore: four fetch modes
@@ -415,23 +425,25 @@ exercises.predict(my_guess, torch=single.requests_ahead)
 # Map-style or stream, batched or single. Each sample carries the call by which it was read, so the picture shows what the loader
 # asked for, which function collated, and what the loop got. All four are real runs.
 #
-# Two things to change: set **together** on (the dataset then has `__getitems__`), and find the mode that ignores it. Then set
-# **batch_size** to 1 and compare with single.
+# Two things to change: set **together** on (the map-style dataset then has `__getitems__`), and see which of the two map-style modes
+# ignores it. Then set **batch_size** to 1 and compare with single.
 
 # %% [markdown] lang="zh"
-# 16 个样本走 16 趟，64 个样本只走 8 趟。样本很大，或者本身就是批次时，单个样本才适合配工作进程。
+# 4 个：每个请求一个样本。所以 16 个样本要走 16 趟，成批时 64 个样本只走 8 趟。样本很大，或者本身就是批次时，单个样本才适合配工作进程。
 #
 # ## 动手探索：四种读取方式
 #
 # 映射式或数据流，成批或单个。每个样本都带着读出它的那次调用，所以图上能看到加载器要了什么、由哪个函数整理、循环得到什么。
 # 四种都是真实的运行。
 #
-# 试着改两处：打开 **together**（数据集就有了 `__getitems__`），找出不理会它的那种方式；再把 **batch_size** 改成 1，与单个样本比较。
+# 试着改两处：打开 **together**（映射式数据集就有了 `__getitems__`），看映射式的两种方式里哪一种不理会它；再把 **batch_size** 改成 1，与单个样本比较。
 
 
 # %% tags=["folded"]
 # Only draws what was measured: open it if you like.
 class Modes(facts.Table):
+    heads = ("mode", "asked of the dataset", "collate_fn", "the loop gets")
+
     def tree(self):  # a line for each mode, and below it a line for each request
         lines, mode = [], None
         for row in self.content:
@@ -512,13 +524,13 @@ widgets.explore(fetch_modes, pictures.tree, batch_size=[3, 2, 1], together=False
 # %% [markdown] lang="en"
 # ## Exercise 1: your own default_convert
 #
-# Arrays and NumPy's numbers become tensors, also deep inside. A plain tuple becomes a list, a namedtuple and a dict stay what they
+# Arrays of numbers and NumPy's own numbers become tensors, also deep inside. A plain tuple becomes a list, a namedtuple and a dict stay what they
 # are, everything else is left alone. Replace the `...` and run both cells.
 
 # %% [markdown] lang="zh"
 # ## 练习 1：你自己的 default_convert
 #
-# 数组和 NumPy 的数字变成张量，藏在深处的也一样。普通元组变成列表，具名元组（namedtuple）和字典保持原样，其余都不动。
+# 由数字组成的数组和 NumPy 自己的数字变成张量，藏在深处的也一样。普通元组变成列表，具名元组（namedtuple）和字典保持原样，其余都不动。
 # 把 `...` 换成你的代码，然后运行这两个单元格。
 
 
@@ -613,14 +625,14 @@ exercises.check("07_four_modes", four_modes)  # stuck? exercises.hint("07_four_m
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# The notes: when both are `None`, the loader returns each member of the dataset by itself. This loader reads 12 images.
-# Which line is no longer true? Prove it.
+# The notes: when `batch_size` and `batch_sampler` are both `None`, the loader returns each member of the dataset by itself. This
+# loader reads 12 images. Which line does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 笔记说：两者都是 `None` 时，加载器把数据集的成员一个个返回。这个加载器读 12 张图像。
-# 哪一行已经不成立？请证明。
+# 笔记说：`batch_size` 和 `batch_sampler` 都是 `None` 时，加载器把数据集的成员一个个返回。这个加载器读 12 张图像。
+# 哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:BA-11"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -636,6 +648,12 @@ print("items:", len(bulk), "| images:", len(pixels))
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
 
 # %% [markdown] lang="en"
+# The members come four at a time, so `len` counts lists.
+
+# %% [markdown] lang="zh"
+# 成员四个一组地来，所以 `len` 数的是列表。
+
+# %% [markdown] lang="en"
 # ## Recap
 #
 # With `batch_size=None` the loop gets what `dataset[key]` or the stream gives, uncopied. `default_convert` still turns arrays into
@@ -645,7 +663,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | no message, the data changes | an in-place operation on a single sample | Wrong first |
 # | `mutually exclusive with drop_last` | `drop_last` where no batches are made | The idea |
-# | no message, a list | a tuple went through `default_convert` | The collate function |
+# | no message, a list | a tuple went through `default_convert` | The collate function is still called |
 # | no message, shape `(1, 4, 8, 8)` | a sampler of lists without `batch_size=None` | Reason 1 |
 # | `list indices must be integers or slices, not list` | the dataset cannot read many keys at once | Reason 1 |
 #

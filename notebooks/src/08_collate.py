@@ -15,7 +15,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | lesson [06](06_batching.ipynb) | 60 | 3.3 Working with collate_fn | [简体中文](../zh/08_collate.ipynb) |
+# | lessons [06](06_batching.ipynb) and [07](07_single_samples.ipynb) | 60 | 3.3 Working with collate_fn | [简体中文](../zh/08_collate.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -26,7 +26,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | 第 [06](06_batching.ipynb) 课 | 60 | 3.3 Working with collate_fn | [English](../en/08_collate.ipynb) |
+# | 第 [06](06_batching.ipynb)、[07](07_single_samples.ipynb) 课 | 60 | 3.3 Working with collate_fn | [English](../en/08_collate.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -95,13 +95,13 @@ next(iter(DataLoader(photos, batch_size=2)))
 collate.explain([digits[0], digits[1], digits[2]])
 
 # %% [markdown] lang="en"
-# ## When is it called, and with what?
+# ## When is `collate_fn` called, and with what?
 #
 # With automatic batching: once for each batch, with a list of samples. With `batch_size=None`: once for each sample.
 # The default differs too.
 
 # %% [markdown] lang="zh"
-# ## 何时调用，参数是什么
+# ## 何时调用 `collate_fn`，参数是什么
 #
 # 开启自动成批时：每个批次调用一次，参数是样本的列表。`batch_size=None` 时：每个样本调用一次。
 # 默认的整理函数也不同。
@@ -156,7 +156,7 @@ exercises.predict(my_guess, torch=type(points).__name__)
 # Unpacking hides the list, `isinstance(batch, tuple)` does not. Which other containers are kept?
 
 # %% [markdown] lang="zh"
-# 解包时看不出是列表，`isinstance(batch, tuple)` 看得出来。还有哪些容器会保留？
+# 解包时看不出是列表，`isinstance(batch, tuple)` 看得出来。还有哪些容器保得住自己的类型？
 
 # %% tags=["claim:CO-05", "claim:CO-06", "claim:CO-07", "claim:CO-08"]
 pairs = {
@@ -264,7 +264,6 @@ def times_a_model(batch):
         return type(error).__name__
 
 
-print("bool:", dtype_of([True, False]), "| complex:", batched([1j, 2j])["shape"])
 for pair in ([1, 2.5], [2.5, 1]):
     print(pair, "times float32 weights:", times_a_model(default_collate(pair)))
 orders = ([0, 1, 2, 3], [1, 0, 3, 2], [0, 2, 1, 3])
@@ -282,7 +281,7 @@ facts.Table("the same four numbers in batches of 2", rows)
 # The second digit carries a note. Which keys has the batch?
 
 # %% [markdown] lang="zh"
-# float64 遇到模型的 float32 权重就会报错，那里离它产生的地方已经很远。
+# float64 遇到模型的 float32 权重就会报错，报错的地方离它产生的地方已经很远。
 # 出路：在数据集里就定下来，例如 `torch.tensor(value, dtype=torch.float32)`。
 #
 # ## 键不一样时
@@ -349,20 +348,25 @@ facts.Table("two samples each", rows)
 #
 # The way out for a type of your own is a rule of your own. `with_rules` adds it to those of torch. Here `list` is the rule:
 # the images of a batch stay a list.
+#
+# `fields` gives a key its own rule. With `keep` its values pass through, and stay where they are when the rest of the batch is moved
+# (`to`; here the device `meta` stands for a GPU).
 
 # %% [markdown] lang="zh"
 # `None` 有三副面孔。排在第一个时，它因类型遭到拒绝；排在后面时，它碰上别的类型的规则，报错信息里连整理都不提了。
 #
 # 自己的类型，出路是自己的规则。`with_rules` 把它加到 torch 的规则里。这里的规则是 `list`：一个批次的图像仍是一个列表。
+#
+# `fields` 给一个键指定它自己的规则。用 `keep`，值原样通过；批次的其余部分搬走（`to`，这里用设备 `meta` 代表 GPU）时，它留在原处。
 
 # %% tags=["claim:CO-02"]
-torch_rules = torch.utils.data._utils.collate.default_collate_fn_map
-kinds = sorted(kind.__name__ for kind in torch_rules if isinstance(kind, type))
-print("torch has rules for:", kinds)
-
 collate_photos = collate.with_rules({PIL.Image.Image: list})
 pictures_of_batch, labels = collate_photos([(photos[0], 0), (photos[1], 1)])
 print([picture.size for picture in pictures_of_batch], labels)
+
+two = [{"image": digits[i][0], "size": torch.tensor([8, 8])} for i in (0, 1)]
+moved = collate.to(collate.fields({"size": collate.keep})(two), "meta")
+print("image on", moved["image"].device, "| sizes on", [size.device.type for size in moved["size"]])
 
 # %% [markdown] lang="en"
 # ## A bad sample
@@ -372,7 +376,7 @@ print([picture.size for picture in pictures_of_batch], labels)
 # - `skip_none` leaves it out, and says how many it kept and skipped;
 # - `replace_none` puts the next good sample in its place, and the mask says which are real. The batch keeps its size.
 #
-# How many labels has the batch of `replace_none`?
+# The labels of the four files are 1, 2, 3 and 4; the third cannot be read. Which labels has the batch of `replace_none`?
 
 # %% [markdown] lang="zh"
 # ## 一个坏样本
@@ -382,10 +386,10 @@ print([picture.size for picture in pictures_of_batch], labels)
 # - `skip_none` 跳过它，并说明留下几个、跳过几个；
 # - `replace_none` 用下一个好样本顶替它，掩码（mask）标出哪些是真的。批次大小不变。
 #
-# `replace_none` 得到的批次有几个标签？
+# 四个文件的标签是 1、2、3、4，第三个读不出来。`replace_none` 得到的批次有哪些标签？
 
 # %% tags=["predict"]
-my_guess = ...  # how many labels?
+my_guess = ...  # a list, for example [1, 2, 3, 4]
 
 read = [digits[0], digits[1], None, digits[3]]
 skipped, replaced = collate.skip_none(read), collate.replace_none(read)
@@ -393,25 +397,12 @@ labels = skipped.batch[1].tolist()
 print("skip_none:   ", labels, "| kept:", skipped.kept, "| skipped:", skipped.skipped)
 print("replace_none:", replaced.batch[1].tolist(), "| real:", replaced.mask.tolist())
 print(collate.bad_samples([skipped, replaced]), end="\n\n")
-
-two = [{"image": digits[i][0], "size": torch.tensor([8, 8])} for i in (0, 1)]
-# The device "meta" stands for an accelerator.
-moved = collate.to(collate.fields({"size": collate.keep})(two), "meta")
-print("image on", moved["image"].device, "| sizes on", [size.device.type for size in moved["size"]])
-exercises.predict(my_guess, torch=len(replaced.batch[1]))
-
-# %% [markdown] lang="en"
-# `keep` is a rule too: it passes the values through, and leaves them where they are when the rest of the batch is moved. All types
-# of batches that tutorlib makes can be moved by `to`, and pinned by a `DataLoader` (lesson [12](12_pinning.ipynb)).
-
-# %% [markdown] lang="zh"
-# `keep` 也是一条规则：值原样通过；批次的其余部分搬走时，它留在原处。
-# tutorlib 的各种批次类型都能用 `to` 搬到别的设备，也能由 `DataLoader` 锁页（见第 [12](12_pinning.ipynb) 课）。
+exercises.predict(my_guess, torch=replaced.batch[1].tolist())
 
 # %% [markdown] lang="en"
 # ## Lengths that differ
 #
-# Cut the blank columns off a digit, and digits have different widths: a 1 is narrow, a 7 is wide. Each sample is now a sequence
+# Cut the blank columns off a digit, and digits have different widths: the 1 below has 5 columns, the 6 has 7. Each sample is now a sequence
 # of columns, shape `(width, 8)`. `default_collate` refuses. There are five ways out:
 #
 # - `pad` fills up to the longest sample of this batch;
@@ -419,21 +410,21 @@ exercises.predict(my_guess, torch=len(replaced.batch[1]))
 #   is real;
 # - `listed` gives up stacking.
 #
-# Each of them takes a list of samples, so each is a `collate_fn`. And each has a way back: `uncollate(batch, rule)` gives the list
-# of samples. One line of the table has none. Which one, and why?
+# Each of them takes a list of samples, so each is a `collate_fn`. `uncollate(batch, rule)` goes back from a batch to the list of
+# samples. In one line of the table it cannot. Which one, and why?
 
 # %% [markdown] lang="zh"
 # ## 长度不同
 #
-# 切掉数字两边的空白列，数字就有了不同的宽度：1 很窄，7 很宽。每个样本现在是一列列像素组成的序列，形状 `(width, 8)`。
+# 切掉数字两边的空白列，数字就有了不同的宽度：下面的 1 宽 5 列，6 宽 7 列。每个样本现在是一列列像素组成的序列，形状 `(width, 8)`。
 # `default_collate` 拒绝整理。出路有五条：
 #
 # - `pad` 填充（padding）到本批次中最长的样本；
 # - `flat`（首尾相接，另记偏移）、`jagged`（锯齿状张量，jagged tensor）和 `packed`（压紧序列，`PackedSequence`）只存真实数据；
 # - `listed` 放弃堆叠。
 #
-# 它们都接受样本的列表，所以都可以当 `collate_fn`。它们也都有回头路：`uncollate(batch, rule)` 还原出样本的列表。
-# 表里有一行回不去。是哪一行，为什么？
+# 它们都接受样本的列表，所以都可以当 `collate_fn`。`uncollate(batch, rule)` 从批次还原出样本的列表。
+# 表里有一行还原不了。是哪一行，为什么？
 
 
 # %%
@@ -490,7 +481,7 @@ facts.Table("three strokes, 18 columns of 8 pixels", rows)
 # The notes advise: if a batch surprises you, look at `collate_fn` first. It runs where the samples are read. With workers, it
 # runs in a worker.
 #
-# Two strokes, 6 and 5 columns wide, then the same two in the other order. Does a worker say the same of both?
+# Two strokes, 6 and 5 columns wide, then the same two in the other order. Does a worker give the same message for both orders?
 
 # %% [markdown] lang="zh"
 # 两个平均值不同：填充不是数据。填充过的批次需要掩码或长度；没有它们，谁也找不回样本，`uncollate` 也不行。
@@ -499,7 +490,7 @@ facts.Table("three strokes, 18 columns of 8 pixels", rows)
 #
 # 笔记建议：批次出乎意料时，先检查 `collate_fn`。它在读取样本的地方运行；有工作进程（worker）时，就在工作进程里运行。
 #
-# 两个样本，宽 6 列和 5 列；然后是同样的两个，顺序相反。工作进程对两者说的话一样吗？
+# 两个样本，宽 6 列和 5 列；然后是同样的两个，顺序相反。两种顺序下，工作进程的报错信息相同吗？
 
 
 # %% tags=["predict", "claim:CO-09", "claim:CO-11"]
@@ -617,7 +608,7 @@ exercises.check("08_keep_tuples", keep_tuples)  # stuck? exercises.hint("08_keep
 # %% [markdown] lang="zh"
 # ## 练习 2：自己写填充
 #
-# 样本是形状 `(length, width)` 的张量。给出一个批次和真实的长度。检查时会在随机情况上与 torch 的
+# 样本是形状 `(length, width)` 的张量。给出一个批次和真实的长度。检查时会用随机的例子与 torch 的
 # `pad_sequence(samples, batch_first=True)` 比较。
 
 
@@ -672,12 +663,12 @@ exercises.check("08_same_keys", same_keys)  # stuck? exercises.hint("08_same_key
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:CO-06", "claim:CO-09", "claim:CO-10"]
 my_guess = ...  # 1, 2, 3 or 4

@@ -121,8 +121,7 @@ facts.Table("who lives when", rows)
 #
 # A forgotten second iterator (a progress bar, a debugger, a `next(iter(loader))` in a loop) doubles the processes.
 #
-# Four steps lead to a batch; the code below calls them `STEPS`. Which of them run in the **main** process when there are two
-# workers?
+# There are two workers. Which of these run in the **main** process: the sampler, `dataset[index]`, `collate_fn`, `worker_init_fn`?
 
 # %% [markdown] lang="zh"
 # ## 概念
@@ -132,7 +131,7 @@ facts.Table("who lives when", rows)
 #
 # 忘掉的第二个迭代器（进度条、调试器、循环里的 `next(iter(loader))`）会让进程数翻倍。
 #
-# 得到一个批次要经过四步，下面的代码称之为 `STEPS`。有两个工作进程时，哪些步骤在**主**进程里运行？
+# 有两个工作进程时，下面哪些在**主**进程里运行：采样器、`dataset[index]`、`collate_fn`、`worker_init_fn`？
 
 # %%
 # %%importable places
@@ -208,13 +207,13 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# With workers only the sampler stays at home. It draws the indices and sends them; a worker reads **and** collates.
+# With workers only the sampler stays in the main process. It draws the indices and sends them; a worker reads **and** collates.
 # Without workers everything runs between two steps of your training.
 #
 # Because the order is drawn in one place, it does not depend on the number of workers.
 
 # %% [markdown] lang="zh"
-# 有工作进程时，只有采样器留在家里。它抽取索引并发出去；读样本**和**整理都由工作进程做。
+# 有工作进程时，只有采样器留在主进程。它抽取索引并发出去；读样本**和**整理都由工作进程做。
 # 没有工作进程时，一切都挤在两步训练之间。
 #
 # 顺序只在一处抽取，所以与工作进程数无关。
@@ -283,8 +282,10 @@ facts.Table(
 #
 # ## When workers do not pay
 #
-# Forty numbers fit in memory and are read in no time. Starting two processes is not. The cell measures both, takes the best
-# of three, and says only what holds on every machine.
+# Forty numbers fit in memory and are read in no time. Starting two processes takes longer. The cell measures both, takes the best of
+# three, and says only what holds on every machine.
+#
+# How many workers, then? Begin with 2, and add more as long as the loop still waits for batches.
 
 # %% [markdown] lang="zh"
 # 自 Python 3.13 起有一种不带这把锁的版本，可以选装。`DataLoader` 只提供进程。
@@ -292,6 +293,8 @@ facts.Table(
 # ## 工作进程什么时候不划算
 #
 # 40 个数放得进内存，一眨眼就读完；启动两个进程却要时间。下面两种都测，三次取最好的一次，只说在每台机器上都成立的话。
+#
+# 那么用几个？先用 2 个；只要训练循环还在等批次，就再加。
 
 
 # %% tags=["claim:WO-04"]
@@ -320,7 +323,7 @@ facts.Table(
 # ## 同一个错误，有无工作进程
 #
 # 一个数据集抛出 `KeyError`，另一个抛出自己的异常 `BadFile`。你的训练循环里写着 `except BadFile`。
-# 没有工作进程时它管用。有 1 个工作进程时，到达的是什么类型？
+# 没有工作进程时它管用。有 1 个工作进程时，训练循环接到的是什么类型？
 
 
 # %%
@@ -481,16 +484,16 @@ exercises.predict(my_guess, torch=order[-1])
 #
 # ## Explore: the queue
 #
-# The picture draws the order that was measured; a slow sample counts 8 steps. Two things to change: untick `in_order`;
-# then set `prefetch` to 4. With `clock` on `seconds` you see your machine's real times.
+# The picture draws the order that was measured; a slow sample counts 8 steps. Two things to change: untick `in_order`,
+# and the main process no longer waits; then set `prefetch` to 4: which batches are stuck behind batch 0 now? With `clock` on `seconds` you see your machine's real times.
 
 # %% [markdown] lang="zh"
 # 不是慢的那一批，而是第 2 批：谁也不知道会慢的时候，它就给了 0 号工作进程，之后没有人收回。
-# 其余的都从 1 号工作进程通过了。代价是：顺序取决于时钟。
+# 其余的都由 1 号工作进程读完了。代价是：顺序取决于时钟。
 #
 # ## 动手探索：队列
 #
-# 图中画的是测得的顺序，慢样本算 8 步。试着改两处：取消勾选 `in_order`；再把 `prefetch` 改成 4。
+# 图中画的是测得的顺序，慢样本算 8 步。试着改两处：取消勾选 `in_order`，主进程不再等待；再把 `prefetch` 改成 4，现在哪些批次卡在第 0 批后面？
 # 把 `clock` 改成 `seconds`，可以看到你机器上的真实时间。
 
 
@@ -590,14 +593,14 @@ widgets.explore(
 # ## Memory that grows
 #
 # `fork` starts a worker as a clone of this process (lesson [10](10_start_methods.ipynb) compares the ways to start one). It shares
-# memory: a worker copies a page only when it **writes** to it. Four hundred thousand file names, read once
+# memory: a worker copies a page (4 KB or more) only when it **writes** to it. Two hundred thousand file names, read once
 # by a worker, never changed. Kept as a list or as a NumPy array: for which does the worker's own memory grow?
 
 # %% [markdown] lang="zh"
 # ## 越用越多的内存
 #
-# `fork` 把当前进程克隆成工作进程（第 [10](10_start_methods.ipynb) 课比较各种启动方式）。它共享内存：工作进程只有**写入**一页时才复制它。
-# 40 万个文件名，由工作进程读一遍，从不改动。
+# `fork` 把当前进程克隆成工作进程（第 [10](10_start_methods.ipynb) 课比较各种启动方式）。它共享内存：工作进程只有**写入**一页（4 KB 或更大）时才复制它。
+# 20 万个文件名，由工作进程读一遍，从不改动。
 # 存成列表，或存成 NumPy 数组：哪一种会让工作进程自己的内存增长？
 
 
@@ -645,12 +648,8 @@ class Growth(facts.Facts):
     names: int
     megabytes: dict
 
-    def grows(self, kind):  # a list of names takes 80 bytes or more for each
-        return (
-            None
-            if self.megabytes[kind] is None
-            else self.megabytes[kind] > 0.25 * 80e-6 * self.names
-        )
+    def grows(self, kind):
+        return grows(self.megabytes[kind], self.names)
 
     def summary(self):
         return f"{self.names} file names, read once by forked workers"
@@ -668,6 +667,10 @@ class Growth(facts.Facts):
 
 # %% tags=["predict", "explore"]
 my_guess = ...  # a list: ["list"], ["array"], both or none
+
+
+def grows(megabytes, names):  # a list of names takes 80 bytes or more for each
+    return None if megabytes is None else megabytes > 0.25 * 80e-6 * names
 
 
 def growth(names, workers):
@@ -691,7 +694,8 @@ view
 # Reading a Python object **is** writing: Python counts its references inside the object itself. So each page with names is
 # copied, in every worker, until each has the whole list. An array is one object; its numbers and letters have no counter.
 #
-# Under `spawn` and `forkserver`, the two other ways, nothing is shared to begin with: each worker gets a full copy at the start.
+# Under `spawn` and `forkserver`, the two other ways, each worker gets a full copy of lists and arrays at the start. Tensors are the
+# exception: lesson [10](10_start_methods.ipynb).
 #
 # ## Exercise 2: pack the names
 #
@@ -701,7 +705,7 @@ view
 # 读一个 Python 对象**就是**写：Python 把引用计数记在对象自己身上。于是放着文件名的每一页都要复制，每个工作进程都如此，
 # 直到人手一份完整的列表。数组是一个对象，里面的数字和字母没有计数。
 #
-# 在另外两种方式 `spawn` 和 `forkserver` 下，一开始就什么都不共享：每个工作进程启动时就拿到一整份。
+# 在另外两种方式 `spawn` 和 `forkserver` 下，列表和数组在每个工作进程启动时就各复制一整份。张量是例外，见第 [10](10_start_methods.ipynb) 课。
 #
 # ## 练习 2：把文件名打包
 #
@@ -739,7 +743,7 @@ exercises.check("09_packed", Packed)  # stuck? exercises.hint("09_packed")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four sentences in the style of the notes, about `num_workers=2`. One of them is not true. Which one? Prove it.
+# Four sentences in the style of the notes, about `num_workers=2`. One of them is not true. Which one? The cell proves it.
 #
 # 1. Two new processes read the data; with the main process that makes three.
 # 2. The dataset is handed to each worker when an iterator is created.
@@ -749,7 +753,7 @@ exercises.check("09_packed", Packed)  # stuck? exercises.hint("09_packed")
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四句话，写法与笔记相同，都关于 `num_workers=2`。有一句不成立。是哪一句？请证明。
+# 四句话，写法与笔记相同，都关于 `num_workers=2`。有一句不成立。是哪一句？单元格会给出证明。
 #
 # 1. 两个新进程读数据，加上主进程一共三个。
 # 2. 创建迭代器时，数据集传给每个工作进程。
@@ -791,9 +795,9 @@ exercises.predict(my_guess, torch=next(number for number, holds in proofs.items(
 # | Message | Cause | Where |
 # |---|---|---|
 # | no message, twice the processes | a second iterator | Wrong first |
-# | `Caught KeyError in DataLoader worker process 0.` | an error in the dataset; the last line says which | The same error |
-# | no message, `except BadFile` catches nothing | the exception cannot be made from one text | The same error |
-# | no message, all workers idle | one slow sample, in order | One slow sample |
+# | `Caught KeyError in DataLoader worker process 0.` | an error in the dataset; the last line says which | The same error, with and without a worker |
+# | no message, `except BadFile` catches nothing | the exception cannot be made from one text | The same error, with and without a worker |
+# | no message, the other workers idle | one slow sample, in order | One slow sample |
 # | no message, the memory of workers grows | a long Python list in the dataset | Memory that grows |
 #
 # What next: lesson [10](10_start_methods.ipynb), how a worker comes to life.
@@ -807,9 +811,9 @@ exercises.predict(my_guess, torch=next(number for number, holds in proofs.items(
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | 没有报错，进程数翻倍 | 第二个迭代器 | 先看错误 |
-# | `Caught KeyError in DataLoader worker process 0.` | 数据集出错，最后一行说明是什么错 | 同一个错误 |
-# | 没有报错，`except BadFile` 什么也没接住 | 只用一段文本造不出这个异常 | 同一个错误 |
-# | 没有报错，工作进程全闲着 | 一个慢样本，又要按顺序 | 一个慢样本 |
+# | `Caught KeyError in DataLoader worker process 0.` | 数据集出错，最后一行说明是什么错 | 同一个错误，有无工作进程 |
+# | 没有报错，`except BadFile` 什么也没接住 | 只用一段文本造不出这个异常 | 同一个错误，有无工作进程 |
+# | 没有报错，其余工作进程闲着 | 一个慢样本，又要按顺序 | 一个慢样本 |
 # | 没有报错，工作进程的内存增长 | 数据集里有很长的 Python 列表 | 越用越多的内存 |
 #
 # 下一步：第 [10](10_start_methods.ipynb) 课，工作进程怎样诞生。

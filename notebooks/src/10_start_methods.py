@@ -168,7 +168,12 @@ obeys = rule[system, python] == multiprocessing.get_start_method()
 facts.Table(
     f"the default start method; this machine follows the rule: {facts.cell(obeys)}",
     [
-        {"system": where, "Python": version, "default": method, "as noted": version != "from 3.14"}
+        {
+            "system": where,
+            "Python": version,
+            "default": method,
+            "as the notes say": version != "from 3.14",
+        }
         for (where, version), method in rule.items()
     ],
 )
@@ -343,19 +348,19 @@ exercises.predict(my_guess, torch=marks["spawn"])
 #
 # ## The script that runs twice
 #
-# In a script, a spawned worker first runs the script itself again, under another name. That is how it finds your classes.
-# The main guard decides what is left out. Four small scripts, run for real. All but the last start a
-# worker by hand, without torch: that is quick.
+# In a script, a spawned worker first runs the script itself again, under another name, to find your classes. The main guard,
+# `if __name__ == "__main__":`, decides what is left out. Four small scripts, run for real; all but the last start a worker by hand,
+# without torch.
 
 # %% [markdown] lang="zh"
 # 克隆写进自己那份内存：没有记号。数组抄进了包裹：没有记号。
-# 但 torch 教了加载器的 pickle 一招：**张量**移进共享内存（shared memory），走的只是一个句柄。
+# 但 torch 教了加载器的 pickle 一招：**张量**移进共享内存（shared memory），传过去的只是一个句柄。
 # 在 `spawn` 和 `forkserver` 下，所有工作进程和主进程看的是同一批数。一个工作进程改了，大家都变。
 #
 # ## 运行两遍的脚本
 #
 # 在脚本里，spawn 出来的工作进程先把脚本再运行一遍，只是换了名字。它这样找到你的类。
-# 哪些不再运行，由主程序保护（main guard）决定。四个小脚本，真实运行。除最后一个外，都不用 torch，自己启动工作进程：这样快。
+# 哪些不再运行，由主程序保护（main guard），即 `if __name__ == "__main__":`，决定。四个小脚本，真实运行。除最后一个外，都不用 torch，自己启动工作进程：这样快。
 
 # %% tags=["claim:PL-04", "claim:PL-05"]
 guarded = """
@@ -409,18 +414,19 @@ facts.Table("scripts", rows)
 #
 # Each run starts real workers on real digits.
 #
-# Two things to change: set `workers` to 2 and press Run; then set `dataset` to `notebook class` and press Run.
+# Two things to change: set `workers` to 2 and press Run. Does `spawn` take twice as long? Then set `dataset` to `notebook class` and
+# press Run. Which methods serve it?
 
 # %% [markdown] lang="zh"
 # 没有保护，第二遍运行又想启动自己的工作进程。Python 拦住它，工作进程死掉，退出码是 1。
 # 加载器这时只知道 “exited unexpectedly”。
 # 真正的原因在输出里更靠上的位置。在 `fork` 下这个错误一直藏着，直到脚本换了系统。
 #
-# ## 动手探索：启动要花多少
+# ## 动手探索：启动要花多少时间
 #
 # 每次运行都让真实的工作进程读真实的数字图像。
 #
-# 试着改两处：把 `workers` 改成 2，按 Run；再把 `dataset` 改成 `notebook class`，按 Run。
+# 试着改两处：把 `workers` 改成 2，按 Run：`spawn` 要花两倍时间吗？再把 `dataset` 改成 `notebook class`，按 Run：哪些方式能用它？
 
 # %% tags=["explore"]
 datasets_to_try = {
@@ -476,17 +482,19 @@ exercises.check("10_how_it_travels", how_it_travels)  # stuck? exercises.hint("1
 # %% [markdown] lang="en"
 # ## Exercise 2: a collate function with a setting
 #
-# A function made inside a function is the usual way to remember a setting. It does not travel. Write one that does.
+# A function made inside a function is the usual way to remember a setting. It cannot be pickled. Write a `make_scaler` whose result
+# can. (To serve workers from a notebook, its class belongs in an importable cell.)
 
 # %% [markdown] lang="zh"
 # ## 练习 2：带设置的整理函数
 #
-# 要记住一个设置，常见的写法是在函数里再造一个函数。它走不了。写一个走得了的。
+# 要记住一个设置，常见的写法是在函数里再造一个函数，但它不能序列化。写一个 `make_scaler`，让它的返回值能序列化。
+# （要在笔记本里供工作进程使用，它的类要写进可导入的单元格。）
 
 
 # %% tags=["exercise:10_scaler"]
 def make_scaler(factor):
-    """make_scaler(10) collates [1, 2] to tensor([10, 20]), in a spawn worker too."""
+    """make_scaler(10) collates [1, 2] to tensor([10, 20]), after pickle too."""
     ...
 
 
@@ -515,7 +523,7 @@ exercises.check("10_scaler", make_scaler)  # stuck? exercises.hint("10_scaler")
 # %% [markdown] lang="zh"
 # ## 看了一眼之后
 #
-# `Late` 到第一次读取才打开 SQLite 文件，所以刚建好的对象走得了。你和所有人一样，先看了一个样本。
+# `Late` 到第一次读取才打开 SQLite 文件，所以刚建好的对象传得过去。你和所有人一样，先看了一个样本。
 # 还能启动 `spawn` 工作进程吗？先写下你的预测，再运行单元格。
 
 # %%
@@ -588,13 +596,12 @@ exercises.check("10_reader", Reader)  # stuck? exercises.hint("10_reader")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# All of this stands at the top level of a module, as the notes ask, "to ensure that workers find it". For one of the
-# four lines that is not true. Which one? Prove it.
+# All four stand at the top level of a module, as the notes ask. One cannot travel to a worker all the same. Which one? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 下面这些都写在模块顶层，正如笔记所要求的，“确保工作进程找得到”。四行里有一行并不成立。是哪一行？请证明。
+# 这四个都写在模块顶层，正如笔记所要求的。可是有一个仍然传不到工作进程。是哪一个？单元格会给出证明。
 
 # %%
 # %%importable habits
@@ -604,8 +611,8 @@ from operator import itemgetter
 
 first = itemgetter(0)  # line 1
 half = functools.partial(round, ndigits=1)  # line 2
-names = collections.defaultdict(lambda: "unknown")  # line 3
-Pair = collections.namedtuple("Pair", "image label")  # line 4
+names = collections.defaultdict(list)  # line 3
+Pair = collections.namedtuple("Sample", "image label")  # line 4
 
 # %% tags=["bug-hunt", "claim:PL-06"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -615,11 +622,11 @@ print(lines)
 exercises.predict(my_guess, torch=[row["travels"] for row in lines.rows()].index("refused") + 1)
 
 # %% [markdown] lang="en"
-# `names` looks like a dictionary, and its lambda stands at the top level too. But the parcel needs a **name** that leads
-# back to the thing, and every lambda is called `<lambda>`. Top level is the means; a name that can be found is the end.
+# `Pair` stands at the top level, but the class calls itself `Sample`, and the module has nothing of that name. The parcel needs a
+# **name** that leads back to the thing. Top level is the means; a name that can be found is the end.
 
 # %% [markdown] lang="zh"
-# `names` 看上去是字典，它的 lambda 也在顶层。但包裹里需要一个能找回原物的**名字**，而每个 lambda 都叫 `<lambda>`。
+# `Pair` 在顶层，可这个类自称 `Sample`，而模块里没有叫这个名字的东西。包裹里需要一个能找回原物的**名字**。
 # 顶层只是手段，找得到的名字才是目的。
 
 # %% [markdown] lang="en"
@@ -632,10 +639,11 @@ exercises.predict(my_guess, torch=[row["travels"] for row in lines.rows()].index
 # | Message | Cause | Where |
 # |---|---|---|
 # | `Can't get attribute 'Squares' on` | a class of a notebook cell | Wrong first |
-# | `DataLoader worker (pid(s) ...) exited unexpectedly` | the worker died; the reason stands higher up | Wrong first |
+# | `DataLoader worker exited unexpectedly` | the worker died; the reason stands higher up | Wrong first |
 # | `An attempt has been made to start a new process` | a script without a main guard | The script that runs twice |
-# | `Can't pickle <function <lambda>` | a lambda, on its own or inside | Nothing travels under fork, Bug hunt |
-# | `cannot pickle 'sqlite3.Connection' object` | an open connection in the dataset | After one look |
+# | `a lambda cannot be imported by name` (Python: `Can't pickle ...`) | a lambda, on its own or inside | Nothing travels under fork |
+# | `cannot be imported by name` | a class that calls itself by another name | Bug hunt |
+# | `a sqlite3.Connection cannot be pickled` | an open connection in the dataset | After one look |
 # | no message, other numbers | a global changed at run time | The cell that everybody can import |
 #
 # What next: lesson [11](11_randomness.ipynb), which random numbers repeat.
@@ -649,10 +657,11 @@ exercises.predict(my_guess, torch=[row["travels"] for row in lines.rows()].index
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `Can't get attribute 'Squares' on` | 单元格里的类 | 先看错误 |
-# | `DataLoader worker (pid(s) ...) exited unexpectedly` | 工作进程死了，原因在更靠上的输出里 | 先看错误 |
+# | `DataLoader worker exited unexpectedly` | 工作进程死了，原因在更靠上的输出里 | 先看错误 |
 # | `An attempt has been made to start a new process` | 脚本没有主程序保护 | 运行两遍的脚本 |
-# | `Can't pickle <function <lambda>` | lambda，单独出现或藏在里面 | fork 什么也不用搬；找错 |
-# | `cannot pickle 'sqlite3.Connection' object` | 数据集里有打开的连接 | 看了一眼之后 |
+# | `a lambda cannot be imported by name`（Python 的原话：`Can't pickle ...`） | lambda，单独出现或藏在里面 | fork 什么也不用搬 |
+# | `cannot be imported by name` | 类自称的名字是另一个 | 找错 |
+# | `a sqlite3.Connection cannot be pickled` | 数据集里有打开的连接 | 看了一眼之后 |
 # | 没有报错，数字不同 | 运行途中改了全局变量 | 谁都能导入的单元格 |
 #
 # 下一步：第 [11](11_randomness.ipynb) 课，哪些随机数会重复。

@@ -107,7 +107,7 @@ class Dice(OwnDice):
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
-# 四个样本，两个工作进程，两轮：`OwnDice` 一共掷八次。会到达几个**不同的**数？
+# 四个样本，两个工作进程，两轮：`OwnDice` 一共掷八次。会得到几个**不同的**数？
 # 先写下你的预测，再运行单元格。
 
 
@@ -255,16 +255,16 @@ facts.Table(
 #
 # ## Seeding other libraries
 #
-# Two sentences of the notes are left. Inside `worker_init_fn` the seed is at hand in two ways. And with it you can
-# seed other libraries. Each function below runs once in each worker, and leaves word in its copy of the dataset.
+# Inside `worker_init_fn` the seed is at hand in two ways: `get_worker_info().seed` and `torch.initial_seed()`. With it you can seed
+# other libraries. Each function below runs once in each worker, and writes its finding into its copy of the dataset.
 
 # %% [markdown] lang="zh"
 # 建模型之前随手看了一个批次，模型的初始权重就变了。给了 `generator=`，加载器就有自己的来源，全局生成器原地不动。
 #
 # ## 给其他库设置种子
 #
-# 笔记还有两句话。在 `worker_init_fn` 里，有两种办法得到种子；用它可以给其他库设置种子。
-# 下面每个函数在每个工作进程里运行一次，并在自己那份数据集副本里留话。
+# 在 `worker_init_fn` 里有两种办法得到种子：`get_worker_info().seed` 和 `torch.initial_seed()`。用它可以给其他库设置种子。
+# 下面每个函数在每个工作进程里运行一次，把结果写进自己那份数据集副本。
 
 
 # %%
@@ -335,23 +335,16 @@ facts.Table(
 # %% tags=["predict", "claim:RN-04"]
 my_guess = ...  # a list of names, in the order above
 
-fixed = {"batch_size": None, "num_workers": 1}
-told = next(
-    iter(
-        DataLoader(
-            Told(), worker_init_fn=tell_seeders, generator=torch.Generator().manual_seed(7), **fixed
-        )
-    )
-)
+
+def read_with(function):
+    generator = torch.Generator().manual_seed(7)
+    loading = {"batch_size": None, "num_workers": 1, "generator": generator}
+    return list(DataLoader(Told(), worker_init_fn=function, **loading))
+
+
+told = read_with(tell_seeders)[0]
 try:
-    list(
-        DataLoader(
-            Told(),
-            worker_init_fn=seed_numpy_as_it_is,
-            generator=torch.Generator().manual_seed(7),
-            **fixed,
-        )
-    )
+    read_with(seed_numpy_as_it_is)
 except ValueError as error:
     lines = str(error).strip().splitlines()
     print("the whole loader stops:", lines[0])
@@ -402,7 +395,7 @@ facts.Table("8 throws of own", rows)
 # Workers that stay keep their copies, and the copies have moved on. So epochs differ, and workers still repeat each other.
 # They are seeded once, when they start: `get_worker_info().seed` is the same in every epoch.
 #
-# ## Explore
+# ## Explore: which numbers repeat
 #
 # A letter stands for a number. The same letter twice is the same number twice. Two things to change: set
 # `workers` to 0, then to 2 again with `persistent` ticked.
@@ -411,7 +404,7 @@ facts.Table("8 throws of own", rows)
 # 留下来的工作进程保留自己的副本，副本已经往前走了。所以两轮不同，但工作进程之间仍然重复。
 # 它们只在启动时设置一次种子：`get_worker_info().seed` 每轮都一样。
 #
-# ## 动手探索
+# ## 动手探索：哪些数会重复
 #
 # 一个字母代表一个数。同一个字母出现两次，就是同一个数出现两次。试着改两处：把 `workers` 改成 0；再改回 2，并勾选 `persistent`。
 
@@ -543,38 +536,37 @@ exercises.check("11_reseed", reseed)  # stuck? exercises.hint("11_reseed")
 # %% [markdown] lang="en"
 # ## The same sample, another machine
 #
-# Nothing repeats now. But is the run reproducible? Same loader, same `generator=`, once with 1 worker and once with 2.
+# Another machine has another number of workers. Nothing repeats now, but is the run reproducible? Same loader, same `generator=`, once with 1 worker and once with 2.
 # For how many of the four samples does `torch` throw the same number in both?
 
 # %% [markdown] lang="zh"
 # ## 同一个样本，换一台机器
 #
-# 现在什么都不重复了。但训练可复现吗？同样的加载器，同样的 `generator=`，一次用 1 个工作进程，一次用 2 个。
+# 换一台机器，工作进程数往往也变了。现在什么都不重复了，但训练可复现吗？同样的加载器，同样的 `generator=`，一次用 1 个工作进程，一次用 2 个。
 # 四个样本里，有几个在两次中由 `torch` 掷出同一个数？
 
 # %% tags=["predict"]
 my_guess = ...  # from 0 to 4
 
-thrown = [
-    [
-        sample["torch"]
-        for sample in DataLoader(
-            Dice(), batch_size=None, num_workers=n, generator=torch.Generator().manual_seed(7)
-        )
-    ]
-    for n in (1, 2)
-]
-exercises.predict(my_guess, torch=sum(one == two for one, two in zip(*thrown, strict=True)))
+
+def thrown(workers):
+    generator = torch.Generator().manual_seed(7)
+    loader = DataLoader(Dice(), batch_size=None, num_workers=workers, generator=generator)
+    return [sample["torch"] for sample in loader]
+
+
+same = [one == two for one, two in zip(thrown(1), thrown(2), strict=True)]
+exercises.predict(my_guess, torch=sum(same))
 
 # %% [markdown] lang="en"
-# Only sample 0: worker 0 has the same seed, and it is the first throw. All others changed hands or place. A seed per
+# Only sample 0: it is the first throw of worker 0 in both runs. All others came from another worker, or as another throw. A seed per
 # worker makes a run repeatable on **this** number of workers only.
 #
 # The way out: seed by the **sample**, not by the worker. A fresh generator for each (seed, epoch, index) needs no memory.
 # The digits below are shifted by such a generator. The epoch comes from `dataset.epoch`, or with the key.
 
 # %% [markdown] lang="zh"
-# 只有样本 0：0 号工作进程的种子相同，又是第一次投掷。其余样本都换了工作进程或次序。
+# 只有样本 0 在两次中都是 0 号工作进程的第一次投掷。其余样本换了工作进程，或不再是同一次投掷。
 # 按工作进程设置种子，只有工作进程数**不变**时才能重现。
 #
 # 出路：按**样本**设置种子，而不是按工作进程。为每个（种子、轮次、索引）新建一个生成器，什么都不用记。
@@ -693,13 +685,13 @@ exercises.check("11_sample_rng", sample_rng)  # stuck? exercises.hint("11_sample
 # ## Bug hunt
 #
 # "In `worker_init_fn`, seed the other libraries yourself." Four lines from training scripts follow that advice. With one of
-# them the second epoch repeats the random numbers of the first. Which line is no longer good advice? Prove it.
+# them the second epoch repeats the random numbers of the first. Which line is no longer good advice? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
 # “在 `worker_init_fn` 里，自己给其他库设置种子。”训练脚本里的四行代码照做了。其中一行让第二轮重复第一轮的随机数。
-# 哪一行如今不再是好建议？请证明。
+# 哪一行如今不再是好建议？单元格会给出证明。
 
 # %%
 # %%importable advice
@@ -749,7 +741,8 @@ facts.Table("8 throws of the generator that the line seeds", rows)
 # %% [markdown] lang="en"
 # ## Recap
 #
-# torch seeds the global `random`, `np.random` and `torch` of each worker with `base_seed + id`, anew in each epoch. A generator of
+# torch seeds the global generators of each worker when it starts: `random` and `torch` with `base_seed + id`, `np.random` with 32-bit
+# numbers made from the same two. A generator of
 # your own is copied, and repeats across workers and epochs. Seed by (seed, epoch, index), and the number of workers no
 # longer matters.
 #
@@ -759,14 +752,14 @@ facts.Table("8 throws of the generator that the line seeds", rows)
 # | no message, other initial weights | `iter(loader)` moved torch's generator | Where a worker's seed comes from |
 # | `Seed must be between 0 and 2**32 - 1` | `np.random.seed` with the 64-bit seed | Seeding other libraries |
 # | no message, epoch 2 like epoch 1 | `np.random.seed(worker_id)` | Bug hunt |
-# | no message, the epoch does not change | an attribute set while workers persist | The same sample |
+# | no message, the epoch does not change | an attribute set while workers persist | The same sample, another machine |
 #
 # What next: lesson [12](12_pinning.ipynb), pinned memory.
 
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# torch 用 `base_seed + 编号` 给每个工作进程的全局 `random`、`np.random` 和 `torch` 设置种子，每轮重来。
+# 每个工作进程启动时，torch 都给它的全局生成器设置种子：`random` 和 `torch` 用 `base_seed + 编号`，`np.random` 用由这两个数算出的 32 位数。
 # 你自己的生成器会被复制，于是在工作进程之间、轮之间重复。按（种子、轮次、索引）设置种子，工作进程数就不再有影响。
 #
 # | 报错信息 | 原因 | 位置 |
@@ -775,7 +768,7 @@ facts.Table("8 throws of the generator that the line seeds", rows)
 # | 没有报错，初始权重不同 | `iter(loader)` 让 torch 的生成器前进了 | 工作进程的种子从哪里来 |
 # | `Seed must be between 0 and 2**32 - 1` | 把 64 位种子给了 `np.random.seed` | 给其他库设置种子 |
 # | 没有报错，第 2 轮与第 1 轮相同 | `np.random.seed(worker_id)` | 找错 |
-# | 没有报错，轮次不变 | 工作进程常驻时改了属性 | 同一个样本 |
+# | 没有报错，轮次不变 | 工作进程常驻时改了属性 | 同一个样本，换一台机器 |
 #
 # 下一步：第 [12](12_pinning.ipynb) 课，锁页内存。
 

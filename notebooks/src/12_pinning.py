@@ -33,16 +33,17 @@
 # %% [markdown] lang="en"
 # ## Set-up
 #
-# A loader asks one question before it pins: is there an accelerator? Here `machine(accelerator=...)` answers for your
+# A loader asks one question before it pins: is there an **accelerator** (a GPU, or another device that computes beside the
+# processor)? Here `machine(accelerator=...)` answers for your
 # computer, so that you can see both machines on any of them.
 #
-# `Page` is a tensor that needs no accelerator: its `pin_memory()` returns a marked copy. A real tensor's also returns a copy.
+# `Page` is a tensor that needs no accelerator: its `pin_memory()` returns a marked copy. So does a real tensor's.
 # All else is torch's own code: the loader, its way through the batch, its rules.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 加载器锁页之前只问一个问题：有加速器吗？这里由 `machine(accelerator=...)` 替你的电脑回答，于是在任何电脑上都能看到两种机器。
+# 加载器锁页之前只问一个问题：有**加速器**（accelerator，即 GPU 或在处理器之外负责计算的其他设备）吗？这里由 `machine(accelerator=...)` 替你的电脑回答，于是在任何电脑上都能看到两种机器。
 #
 # `Page` 是不需要加速器的张量：它的 `pin_memory()` 返回一个带标记的副本。真正的张量返回的也是副本。
 # 其余都是 torch 自己的代码：加载器、它走过批次的路线、它的规则。
@@ -134,7 +135,8 @@ for name, accelerator in {"laptop": False, "server": True}.items():
 # An accelerator copies fastest from **pinned** (page-locked) memory: pages that the system promises not to move. From ordinary
 # memory, the driver first copies to a pinned buffer of its own.
 #
-# With `pin_memory=True` the loader walks through each finished batch, in the main process, and calls `pin_memory()` on what it
+# With `pin_memory=True` the loader walks through each finished batch, in the main process (with workers in a thread of its own),
+# and calls `pin_memory()` on what it
 # finds. **What the call returns takes the place of what was there.** `Forgetful.pin_memory` returns nothing, so the batch
 # became `None`.
 
@@ -144,17 +146,17 @@ for name, accelerator in {"laptop": False, "server": True}.items():
 # 加速器从**锁页内存**（pinned memory）复制最快：系统承诺不移动这些内存页。
 # 从普通内存复制时，驱动程序要先复制到自己的锁页缓冲区。
 #
-# 设置 `pin_memory=True` 后，加载器在主进程里走过每个做好的批次，对遇到的东西调用 `pin_memory()`。
+# 设置 `pin_memory=True` 后，加载器在主进程里（有工作进程时，在单独的线程里）走过每个做好的批次，对遇到的东西调用 `pin_memory()`。
 # **调用的返回值取代原来的东西。** `Forgetful.pin_memory` 什么也没返回，于是批次变成了 `None`。
 
 # %% [markdown] lang="en"
-# ## Predict, run, compare
+# ## Without an accelerator
 #
 # No accelerator, plain tensors, `pin_memory=True`. What is `batch.is_pinned()`: `True`, `False`, or `"RuntimeError"`?
 # Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
-# ## 预测、运行、对照
+# ## 没有加速器时
 #
 # 没有加速器，普通张量，`pin_memory=True`。`batch.is_pinned()` 是什么：`True`、`False`，还是 `"RuntimeError"`？
 # 先写下你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
@@ -184,13 +186,13 @@ exercises.predict(my_guess, torch=batch.is_pinned())
 # A warning, and an ordinary tensor. So `pin_memory=True` is safe to leave in code that runs anywhere. Two details: the warning
 # comes at `iter(loader)`, for each iterator, and `pin_memory_device` is deprecated and has no effect.
 #
-# The same digits on the machine with an accelerator:
+# Now four digits, on both machines, with and without `pin_memory=True`:
 
 # %% [markdown] lang="zh"
 # 一条警告，一个普通张量。所以到处运行的代码里可以放心写 `pin_memory=True`。
 # 两个细节：警告出现在 `iter(loader)`，每个迭代器一次；`pin_memory_device` 已弃用，不起作用。
 #
-# 同样的数字图像，放到有加速器的机器上：
+# 现在用四个数字图像，在两种机器上，`pin_memory=True` 设与不设各试一次：
 
 
 # %% tags=["claim:PM-02"]
@@ -212,17 +214,18 @@ for accelerator in (False, True):
 facts.Table("a batch of 4 digits", rows)
 
 # %% [markdown] lang="en"
-# ## Is a copy from there faster?
+# ## Is a copy from pinned memory faster?
 #
 # The notes say much faster. That takes a GPU to measure, and the machine that wrote these outputs has none: here the speed is
-# **not** proven. The cell measures where it finds a GPU; look at `seconds` there. What it prints is only what can be shown on
-# every machine.
+# **not** proven. The cell measures where it finds a GPU: there, type `seconds` in a new cell. What it prints can be shown on every
+# machine: without an accelerator `tensor.pin_memory()` is refused.
 
 # %% [markdown] lang="zh"
-# ## 从那里复制真的更快吗
+# ## 从锁页内存复制真的更快吗
 #
 # 笔记说快得多。这要有 GPU 才能测，而产生这些输出的机器没有 GPU：速度在这里**没有**得到证明。
-# 找得到 GPU 时，这个单元格就会测，结果在 `seconds` 里。它打印的只是任何机器上都能证明的部分。
+# 找得到 GPU 时，这个单元格就会测：在那里新建一个单元格，输入 `seconds`。它打印的是任何机器上都能证明的部分：
+# 没有加速器时，`tensor.pin_memory()` 会被拒绝。
 
 
 # %% tags=["claim:PM-01"]
@@ -251,7 +254,8 @@ def copy_seconds(device, megabytes=64):
 device = "cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else None
 seconds = copy_seconds(device) if device else "not measured: no CUDA or XPU device"
 refused = not can_pin()
-print("an accelerator is here, or pinning is refused:", torch.accelerator.is_available() or refused)
+here = torch.accelerator.is_available()
+print("without an accelerator pin_memory() raises RuntimeError:", here or refused)
 
 # %% [markdown] lang="en"
 # Pinning is itself a copy, and pinned pages are lost to the rest of the system. It pays together with
@@ -322,7 +326,7 @@ exercises.predict(my_guess, torch=[row["batch"] for row in rows if not row["pinn
 #
 # ## Not in place
 #
-# `Record` shall be pinned by hand. What does this print: `[True, False]`, or something else?
+# Two `Record`s are pinned by hand, in two ways. Which of the two is pinned afterwards?
 
 # %% [markdown] lang="zh"
 # 是**序列**，不是可迭代对象。集合和生成器可以遍历，却原样出来。dataclass 也是这样，而且没有任何提示：
@@ -330,10 +334,10 @@ exercises.predict(my_guess, torch=[row["batch"] for row in rows if not row["pinn
 #
 # ## 不是原地修改
 #
-# 手动给 `Record` 锁页。下面会得到什么：`[True, False]`，还是别的？
+# 用两种写法手动给两个 `Record` 锁页。之后哪个是锁页的？
 
 # %% tags=["predict", "claim:PM-04"]
-my_guess = ...  # for example [True, False]
+my_guess = ...  # a list of two, for example [False, False]
 
 kept, thrown = Record(page(2)), Record(page(2))
 kept.x = kept.x.pin_memory()
@@ -400,7 +404,7 @@ facts.Table("a list with one batch of its own type", rows)
 # %% [markdown] lang="en"
 # Only `Right` does its work. `Greedy` shows that a method also switches torch's own rule off.
 #
-# ## Explore: leaf by leaf
+# ## Explore: tensor by tensor
 #
 # Each picture is a real batch that went through a real loader. A `!` marks a tensor that was not pinned, or a type that changed.
 #
@@ -409,7 +413,7 @@ facts.Table("a list with one batch of its own type", rows)
 # %% [markdown] lang="zh"
 # 只有 `Right` 做到了。`Greedy` 说明：有了方法，torch 自己的规则就不再起作用。
 #
-# ## 动手探索：逐个叶子
+# ## 动手探索：逐个张量
 #
 # 每张图都是一个真实的批次，经过了真实的加载器。`!` 标出没有锁页的张量，或变了的类型。
 #
@@ -417,7 +421,7 @@ facts.Table("a list with one batch of its own type", rows)
 
 
 # %% tags=["folded"]
-# Only draws what was measured: open it if you like.
+# Only for the picture; the column "rule" is this lesson's own reading of torch's code. Open it if y
 class XRay(facts.Table):
     def tree(self):
         def line(row):
@@ -511,12 +515,16 @@ def xray(batch):
 widgets.explore(xray, pictures.tree, batch=list(batch_of))
 
 # %% [markdown] lang="en"
+# torch only asks whether the attribute `pin_memory` is there, and calls it. A field of that name stops the loader.
+#
 # ## Exercise 1: torch's walk
 #
-# Write the walk: what has a `pin_memory` is asked for it; dicts, namedtuples, lists and tuples are rebuilt with pinned contents;
+# Write the walk: whatever has a `pin_memory` gets it called; dicts, namedtuples, lists and tuples are rebuilt with pinned contents;
 # all else stays. The check compares with torch's own function on random batches. Replace the `...` and run both cells.
 
 # %% [markdown] lang="zh"
+# torch 只看有没有 `pin_memory` 这个属性，有就调用。字段碰巧叫这个名字，加载器就会停下。
+#
 # ## 练习 1：torch 的路线
 #
 # 写出这条路线：有 `pin_memory` 的就调用它；字典、具名元组（namedtuple）、列表和元组用锁页后的内容重建；其余原样返回。
@@ -557,7 +565,7 @@ exercises.check("12_pin", pin)  # stuck? exercises.hint("12_pin")
 # ## 练习 2：你自己的批次
 #
 # `Padded` 里有两个张量 `values` 和 `lengths`，还有字符串列表 `names`。把它的方法 `pin_memory` 写成一个以批次为参数的函数。
-# 类可以这样接过它：`Padded.pin_memory = pin_batch`。
+# 类可以这样使用它：`Padded.pin_memory = pin_batch`。
 
 
 # %% tags=["exercise:12_pin_batch"]
@@ -579,23 +587,24 @@ exercises.check("12_pin_batch", pin_batch)  # stuck? exercises.hint("12_pin_batc
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# A batch type in the style of the notes. Four numbered lines; one of them does not do what it seems to. Which? Prove it.
+# A batch type in the style of the notes. Four numbered lines; one of them does not do what it seems to. Which? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 一个批次类型，写法与笔记相同。四行有编号，其中一行没有做到它看起来在做的事。是哪一行？请证明。
+# 一个批次类型，写法与笔记相同。四行有编号，其中一行没有做到它看起来在做的事。是哪一行？单元格会给出证明。
 
 
 # %% tags=["bug-hunt", "claim:PM-05"]
 class Batch:
     def __init__(self, samples):
         self.images = torch.stack([image for image, _ in samples])  # 1
-        self.labels = torch.stack([label for _, label in samples])
+        self.extras = [label for _, label in samples]
 
     def pin_memory(self):
         self.images = self.images.pin_memory()  # 2
-        self.labels.pin_memory()  # 3
+        for one in self.extras:
+            one = one.pin_memory()  # 3
         return self  # 4
 
 
@@ -606,10 +615,16 @@ with machine(accelerator=True):
 statements = {
     1: batch.images.shape == (4, 1, 8, 8),
     2: batch.images.is_pinned(),
-    3: batch.labels.is_pinned(),
+    3: all(one.is_pinned() for one in batch.extras),
     4: isinstance(batch, Batch),
 }
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
+
+# %% [markdown] lang="en"
+# Line 3 gives the copy a name and drops it: the list still holds the ordinary tensors. Nothing warns.
+
+# %% [markdown] lang="zh"
+# 第 3 行只给副本起了个名字，随即丢掉：列表里仍是普通的张量。没有任何提示。
 
 # %% [markdown] lang="en"
 # ## Recap
@@ -620,7 +635,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | Message | Cause | Where |
 # |---|---|---|
 # | `'NoneType' object has no attribute 'images'` | a `pin_memory()` that returns nothing | Wrong first |
-# | `no accelerator is found` (a warning) | `pin_memory=True` on a machine without one | Predict, run, compare |
+# | `no accelerator is found` (a warning) | `pin_memory=True` on a machine without one | Without an accelerator |
 # | no message, slow copies | tensors in a set, a generator or a type of your own | How deep does it look? |
 # | no message, slow copies | `tensor.pin_memory()` without an assignment | Not in place |
 # | `'bool' object is not callable` | a field that is called `pin_memory` | Explore |
@@ -636,7 +651,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
 # | `'NoneType' object has no attribute 'images'` | `pin_memory()` 没有返回值 | 先看错误 |
-# | `no accelerator is found`（警告） | 在没有加速器的机器上设置 `pin_memory=True` | 预测、运行、对照 |
+# | `no accelerator is found`（警告） | 在没有加速器的机器上设置 `pin_memory=True` | 没有加速器时 |
 # | 没有报错，复制很慢 | 张量在集合、生成器或自定义类型里 | 它看得多深 |
 # | 没有报错，复制很慢 | 写了 `tensor.pin_memory()` 却没有赋值 | 不是原地修改 |
 # | `'bool' object is not callable` | 有个字段名叫 `pin_memory` | 动手探索 |

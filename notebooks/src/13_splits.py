@@ -106,14 +106,14 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# The same four shares pass in another order. Whole numbers have no such trouble, so work the lengths out yourself: that is exercise 1.
+# The same four shares pass in another order. Whole numbers have no such trouble: give lengths, not fractions.
 #
 # ## The signature
 #
 # The notes write `random_split(dataset, generator)`. Call it like that:
 
 # %% [markdown] lang="zh"
-# 同样四个比例，换个顺序就通过了。整数没有这种麻烦，所以最好自己算出长度：这就是练习 1。
+# 同样四个比例，换个顺序就通过了。整数没有这种麻烦：给长度，不要给比例。
 #
 # ## 签名
 #
@@ -157,13 +157,13 @@ print("seed 7: ", other)
 print("every sample once:", sorted(itertools.chain(*once)) == list(range(10)))
 
 # %% [markdown] lang="en"
-# ## Predict, run, compare
+# ## One generator, two splits
 #
 # A seeded generator makes a split repeatable. Here one generator is made, seeded once, and used for two splits.
 # Are the two splits equal? Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
-# ## 预测、运行、对照
+# ## 一个生成器，拆分两次
 #
 # 设好种子的生成器使拆分可复现。这里只创建一个生成器，设一次种子，用它拆分两次。
 # 两次拆分相等吗？先写下你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
@@ -264,12 +264,11 @@ exercises.predict(my_guess, torch=len(before & after))
 
 # %% [markdown] lang="en"
 # About what chance leaves: a fifth. A model that was trained before knows most of the new test set, and its score is worth nothing.
-# The seed repeats a split of **the same length** only. The X-ray below
-# shows it for 25 samples: not one of the 5 test samples stays.
+# The seed repeats a split of **the same length** only. Here are 25 samples, and then 26: not one of the 5 test samples (B) stays.
 
 # %% [markdown] lang="zh"
 # 只剩下碰巧留下的约五分之一。此前训练过的模型已经见过新测试集的大部分，它的分数不再有意义。
-# 种子只能重复**同样长度**的拆分。下面的 X 光图用 25 个样本展示这一点：5 个测试样本一个也没留下。
+# 种子只能重复**同样长度**的拆分。下面先是 25 个样本，再是 26 个：5 个测试样本（B）一个也没留下。
 
 
 # %% tags=["folded"]
@@ -324,21 +323,21 @@ def subset_of(size, shares, generator):
     }
 
 
-TwoSplits(subset_of(4, [0.5, 0.5], seeded(1)), subset_of(4, [0.5, 0.5], seeded(2)))
+TwoSplits(subset_of(25, [0.8, 0.2], seeded(42)), subset_of(26, [0.8, 0.2], seeded(42)))
 
 # %% [markdown] lang="en"
 # ## Explore: who went where
 #
 # Each picture is two real calls of `random_split`. Every column is a sample, its letter the subset; what changed sides carries a sign.
 #
-# Two things to change: set **second** to `same seed`; then to `same generator`, with **shares** of 0.5, 0.3, 0.2.
+# Two things to change: set `second` to `same seed`; then to `same generator`, with `shares` of 0.5, 0.3, 0.2.
 
 # %% [markdown] lang="zh"
 # ## 动手探索：谁去了哪里
 #
 # 每张图都是 `random_split` 的两次真实调用。一列是一个样本，字母是它所在的子集；换了边的带有记号。
 #
-# 试着改两处：把 **second** 改成 `same seed`；再改成 `same generator`，并把 **shares** 改成 0.5, 0.3, 0.2。
+# 试着改两处：把 `second` 改成 `same seed`；再改成 `same generator`，并把 `shares` 改成 0.5, 0.3, 0.2。
 
 
 # %% tags=["explore"]
@@ -364,15 +363,15 @@ widgets.explore(
 )
 
 # %% [markdown] lang="en"
-# ## A subset is a view
+# ## A subset shares the dataset
 #
-# `Brighter` makes its images brighter when `augment` is on. It stands for any augmentation. You split it, then switch that on
-# **for the training part**. Does the validation part change too?
+# `Brighter` makes its images brighter when `augment` is on. It stands for any augmentation. You split the dataset, then switch `augment` on
+# **for the training part** only. Does the validation part change too?
 
 # %% [markdown] lang="zh"
-# ## 子集只是视图
+# ## 子集共用数据集
 #
-# `Brighter` 在 `augment` 打开时把图像调亮，这里代表任意的数据增强（augmentation）。你把它拆开，然后只想**为训练部分**打开它。
+# `Brighter` 在 `augment` 打开时把图像调亮，这里代表任意的数据增强（augmentation）。你拆分数据集，然后只想**为训练部分**打开 `augment`。
 # 验证部分会跟着变吗？
 
 
@@ -401,7 +400,7 @@ exercises.predict(my_guess, torch=val[0][0].mean().item() != clean)
 # %% [markdown] lang="en"
 # A `Subset` is the whole dataset plus a list of indices. It copies nothing, and it has none of the dataset's own attributes.
 #
-# The way out: split **indices**, then put them over two datasets.
+# The way out: split **indices**, then use them on two datasets.
 
 # %% [markdown] lang="zh"
 # `Subset` 就是整个数据集加上一个索引列表。它什么也不复制，也没有数据集自己的属性。
@@ -426,18 +425,20 @@ print("split twice, indices into the part:", first, "| into the digits:", into_d
 
 # %% [markdown] lang="en"
 # The last line: indices of a split of a split count inside the part. Do not use them on the whole dataset.
+# And `random_split` does not look at labels: the shares of the classes differ by chance.
 #
 # ## Exercise 1: the lengths
 #
-# Work out the lengths as `random_split` does, floats included. The check compares with torch on random cases.
+# Say which lengths `random_split` will make of fractions, its float errors included. The check compares with torch on random cases.
 # Replace the `...` and run both cells.
 
 # %% [markdown] lang="zh"
 # 最后一行：拆分再拆分，索引是在那一部分里数的，不能直接用到整个数据集上。
+# 另外，`random_split` 不看标签：各类别的比例会随机波动。
 #
 # ## 练习 1：长度
 #
-# 像 `random_split` 一样算出长度，连浮点误差也一样。检查时会在随机情况上与 torch 比较。
+# 说出 `random_split` 会把比例变成哪些长度，连它的浮点误差也算进去。检查时会用随机的例子与 torch 比较。
 # 把 `...` 换成你的代码，然后运行这两个单元格。
 
 
@@ -492,14 +493,14 @@ exercises.check("13_in_test", in_test)  # stuck? exercises.hint("13_in_test")
 #
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # 同一个人的照片、同一本书的页面：用人名或书名作键，近乎相同的样本就留在同一边。
 #
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:SP-03", "claim:SP-04"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -533,12 +534,12 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # |---|---|---|
 # | `Sum of input lengths does not equal the length of the input dataset!` | fractions whose sum is above 1, or far from it | Wrong first |
 # | `'torch._C.Generator' object is not iterable` | `lengths` left out | The signature |
-# | no message, another split | a generator used twice, or none | Predict |
+# | no message, another split | a generator used twice, or none | One generator, two splits |
 # | no message, 51, 28, 21 | `floor` of a float | Fractions to lengths |
 # | `Length of split at index 1 is 0` | a share smaller than one sample | Fractions to lengths |
 # | no message, test samples in training | the dataset grew | One more sample |
-# | no message, validation is augmented | both subsets share one dataset | A subset is a view |
-# | `'Subset' object has no attribute 'labels'` | attributes stay with the dataset | A subset is a view |
+# | no message, validation is augmented | both subsets share one dataset | A subset shares the dataset |
+# | `'Subset' object has no attribute 'labels'` | attributes stay with the dataset | A subset shares the dataset |
 #
 # What next: lesson [14](14_image_folder.ipynb), a folder of pictures as a dataset.
 
@@ -551,12 +552,12 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # |---|---|---|
 # | `Sum of input lengths does not equal the length of the input dataset!` | 比例之和超过 1，或离 1 太远 | 先看错误 |
 # | `'torch._C.Generator' object is not iterable` | 漏了 `lengths` | 签名 |
-# | 没有报错，拆分变了 | 生成器用了两次，或没有给 | 预测 |
+# | 没有报错，拆分变了 | 生成器用了两次，或没有给 | 一个生成器，拆分两次 |
 # | 没有报错，51、28、21 | 对浮点数取 `floor` | 从比例到长度 |
 # | `Length of split at index 1 is 0` | 比例不够一个样本 | 从比例到长度 |
 # | 没有报错，测试样本进了训练集 | 数据集变长了 | 多一个样本 |
-# | 没有报错，验证数据也被增强 | 两个子集共用一个数据集 | 子集只是视图 |
-# | `'Subset' object has no attribute 'labels'` | 属性留在数据集上 | 子集只是视图 |
+# | 没有报错，验证数据也被增强 | 两个子集共用一个数据集 | 子集共用数据集 |
+# | `'Subset' object has no attribute 'labels'` | 属性留在数据集上 | 子集共用数据集 |
 #
 # 下一步：第 [14](14_image_folder.ipynb) 课，把图片文件夹当作数据集。
 

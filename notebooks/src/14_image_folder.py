@@ -127,13 +127,13 @@ ImageFolder(root / "train")
 # 得到的是映射式（map-style）数据集：`folder[index]` 打开一个文件，返回 `(图像, 类别索引)`。
 
 # %% [markdown] lang="en"
-# ## Predict, run, compare
+# ## The order of the classes
 #
 # The hidden folder is gone again. Four folders are left: 8, 9, 10 and 11. In which order does `classes` list them?
 # Write your prediction, then run the cell. Leave it empty if you like; nothing stops.
 
 # %% [markdown] lang="zh"
-# ## 预测、运行、对照
+# ## 类别的顺序
 #
 # 隐藏文件夹已经删掉，剩下四个文件夹：8、9、10、11。`classes` 按什么顺序列出它们？
 # 先写下你的预测，再运行单元格。不写也可以，后面的单元格照常运行。
@@ -227,7 +227,7 @@ exercises.predict(my_guess, torch="".join(sorted(Path(path).stem for path, _ in 
 # The GIF is left out without a word, and the note is in: names decide. It fails later, when somebody reads it, perhaps in
 # the middle of an epoch.
 #
-# `is_valid_file` is newer than the notes. It replaces the question about the name by one of your own.
+# `is_valid_file` is newer than the notes. With it, a function of yours decides instead of the name.
 
 # %% [markdown] lang="zh"
 # GIF 悄悄落选，备注却入选：名字说了算。那条备注要等到有人读它时才报错，可能正好在一轮（epoch）的中间。
@@ -327,14 +327,16 @@ facts.Table("what a root must be", rows)
 # %% [markdown] lang="en"
 # ## From file to sample
 #
-# The **loader** opens the file, `transform` gets what the loader returns, and `target_transform` gets the class index.
+# The **loader** opens the file. A **transform** is a function that turns what the loader returns into what the model gets;
+# `ToTensor` makes a tensor of an image. `target_transform` gets the class index.
 #
 # Our files are grey. Here `target_transform` turns an index back into the number. What is `targets[0]` then?
 
 # %% [markdown] lang="zh"
 # ## 从文件到样本
 #
-# **loader** 打开文件，`transform` 得到 loader 返回的东西，`target_transform` 得到类别索引。
+# **loader** 打开文件。**变换**（transform）是一个函数，把 loader 返回的东西变成模型需要的东西；`ToTensor` 把图像变成张量。
+# `target_transform` 得到类别索引。
 #
 # 文件是灰度的。这里的 `target_transform` 把索引变回那个数。这时 `targets[0]` 是多少？
 
@@ -358,7 +360,7 @@ my_guess = ...  # 0 or 10
 valued = ImageFolder(root / "train", target_transform=lambda index: int(train.classes[index]))
 to_tensor = transforms.ToTensor()
 with PIL.Image.open(valued.imgs[0][0]) as image:
-    print("mode on disk:", image.mode)
+    print("mode on disk:", image.mode, "(grey)")
 picture, target = valued[0]
 print("valued[0]: mode", picture.mode, "target", target)
 print("class_to_idx['10']:", valued.class_to_idx["10"])
@@ -374,7 +376,8 @@ print(facts.Table("how a batch begins", rows))
 exercises.predict(my_guess, torch=valued.targets[0])
 
 # %% [markdown] lang="en"
-# The default loader converts every file to RGB, so three channels come out of a grey picture. `target_transform` works on
+# Without `ToTensor` no batch can be made. The default loader converts every file to RGB, so three channels come out of a grey
+# picture. `target_transform` works on
 # what `valued[0]` returns; `targets`, `imgs` and `class_to_idx` keep the index.
 #
 # ## Resize
@@ -383,7 +386,7 @@ exercises.predict(my_guess, torch=valued.targets[0])
 # What shape does `Resize(224)` give it?
 
 # %% [markdown] lang="zh"
-# 默认的 loader 把每个文件都转成 RGB，所以灰度图片也变成三个通道。
+# 没有 `ToTensor` 就组不成批次。默认的 loader 把每个文件都转成 RGB，所以灰度图片也变成三个通道。
 # `target_transform` 只作用于 `valued[0]` 的返回值；`targets`、`imgs` 和 `class_to_idx` 里仍是索引。
 #
 # ## Resize
@@ -419,16 +422,32 @@ next(iter(DataLoader(sized, batch_size=2, sampler=[0, 6])))
 # %% [markdown] lang="en"
 # With `shuffle=True` it fails in almost every epoch. A folder of square pictures never fails.
 #
-# ## Before and after
+# ## Five ways to size a picture
 #
 # Each row of the picture is one transform, applied to a 10, an 11 and an 8. The table has the sizes of the same rows.
 
 # %% [markdown] lang="zh"
 # `shuffle=True` 时，几乎每一轮都会报错。如果图片全是正方形，就永远不会报错。
 #
-# ## 变换前后
+# ## 五种调整尺寸的办法
 #
 # 图中每一行是一种变换，作用于一个 10、一个 11 和一个 8。表格给出同样各行的尺寸。
+
+
+# %% tags=["folded"]
+# Only draws: rows of pictures, each four times as large. Open it if you like.
+def show(lines, alt):
+    tops = [4]
+    for line in lines:
+        tops.append(tops[-1] + 4 * max(image.height for image in line) + 12)
+    sheet = PIL.Image.new("L", (600, tops[-1]), 255)
+    for top, line in zip(tops, lines, strict=False):
+        for column, image in enumerate(line):
+            big = image.resize((4 * image.width, 4 * image.height), PIL.Image.Resampling.NEAREST)
+            sheet.paste(big, (4 + 200 * column, top))
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    display(Image(png.getvalue(), alt=alt))
 
 
 # %% tags=["claim:IF-05"]
@@ -457,30 +476,24 @@ ways = {
     ),
     "Letterbox(24)": Letterbox(24),
 }
-sheet = PIL.Image.new("L", (600, 104 * len(ways)), 255)
-rows = []
-for line, (name, way) in enumerate(ways.items()):
+rows, lines = [], []
+for name, way in ways.items():
     made = [way(grey(train.imgs[index][0])) for index in (0, 3, 6)]
-    for column, image in enumerate(made):
-        big = image.resize((4 * image.width, 4 * image.height), PIL.Image.Resampling.NEAREST)
-        sheet.paste(big, (4 + 200 * column, 4 + 104 * line))
+    lines.append(made)
     rows.append({"transform": name, "width x height": [f"{i.width} x {i.height}" for i in made]})
     rows[-1]["one batch?"] = len({i.size for i in made}) == 1
 
-png = io.BytesIO()
-sheet.save(png, "PNG")
-display(
-    Image(png.getvalue(), alt="five rows of three pictures, one row for each line of the table")
-)
+show(lines, alt="five rows of three pictures, one row for each line of the table")
 facts.Table("a 10, an 11 and an 8", rows)
 
 # %% [markdown] lang="en"
-# Three ways give one size, and each pays for it. `Resize((24, 24))` squeezes the digits. The crop keeps their form and cuts
-# half of each away. The letterbox keeps everything and stores empty rows.
+# Three ways give one size, and each pays for it. `Resize((24, 24))` squeezes the digits. The crop keeps their form, but
+# cuts half of each digit of a 10 or an 11 away. The letterbox keeps everything and stores empty rows.
 #
 # ## The training loop of the notes
 #
-# As printed, its first line is indented by one column and a later one by four. Repaired, it runs:
+# With its indentation repaired the loop runs. (As printed it is an error: one column in front of the first line, four in front of a
+# later one.)
 
 # %% [markdown] lang="zh"
 # 三种办法得到同一尺寸，各有代价。`Resize((24, 24))` 把数字压窄；裁剪保住了形状，却把两个数字各切掉一半；
@@ -488,14 +501,9 @@ facts.Table("a 10, an 11 and an 8", rows)
 #
 # ## 笔记里的训练循环
 #
-# 照笔记原样，首行缩进一列，后面又缩进四列。改好缩进就能运行：
+# 改好缩进，循环就能运行。（照笔记原样会报错：首行缩进一列，后面又缩进四列。）
 
 # %% tags=["claim:IF-06"]
-try:
-    compile(" first = 1\n    second = 2\n", "notes", "exec")
-except IndentationError as error:
-    print("as printed:", type(error).__name__)
-
 steps = [
     transforms.RandomResizedCrop(224),
     transforms.RandomHorizontalFlip(),
@@ -508,40 +516,39 @@ for images, targets in DataLoader(augmented, batch_size=32, shuffle=True):
     print("all in 0..1:", bool(images.min() >= 0 and images.max() <= 1))
     print("each class 3 times:", sorted(targets.tolist()) == train.targets)
 
+try:
+    compile(" first = 1\n    second = 2\n", "notes", "exec")
+except IndentationError as error:
+    print("indented as printed:", type(error).__name__)
+
 # %% [markdown] lang="en"
 # It runs, but does it fit these pictures? A flipped 10 reads 01, and a crop of a 10 may show only its 1. The target stays 10.
 # An augmentation must keep the class true.
 #
 # ## Two parts, one transform
 #
-# You split the folder. The part for validation should not be augmented, so you set its transform. What becomes of the other?
-# Predict: does `train_part` still augment, `True` or `False`?
+# You split the folder. The part for validation should not be augmented, so you set its transform. It is as in lesson
+# [13](13_splits.ipynb):
 
 # %% [markdown] lang="zh"
 # 能运行，但适合这些图片吗？10 翻转后读作 01；从 10 里裁一块，可能只剩 1。目标却仍是 10。
-# 数据增强（augmentation）不能让类别变成假的。
+# 数据增强（augmentation）不能改变图像所属的类别。
 #
 # ## 两个部分，一个变换
 #
-# 你把文件夹分成两部分。验证用的部分不该增强，于是你设置它的变换。另一部分会怎样？
-# 预测：`train_part` 还会增强吗，`True` 还是 `False`？
+# 你把文件夹分成两部分。验证用的部分不该增强，于是你设置它的变换。与第 [13](13_splits.ipynb) 课相同：
 
-# %% tags=["predict", "claim:IF-04"]
-my_guess = ...  # True or False
-
+# %% tags=["claim:IF-04"]
 train_part, val_part = random_split(augmented, [9, 3])
 val_part.dataset.transform = to_tensor
-still_augments = train_part.dataset.transform is not to_tensor
 questions = {
+    "train_part still augments": train_part.dataset.transform is not to_tensor,
     "ImageFolder is a Dataset": isinstance(augmented, Dataset),
     "a part is a Subset": type(val_part) is Subset,
     "a part has classes": hasattr(val_part, "classes"),
     "both parts hold the same folder": train_part.dataset is val_part.dataset is augmented,
 }
-print(
-    facts.Table("after random_split", [{"question": q, "answer": a} for q, a in questions.items()])
-)
-exercises.predict(my_guess, torch=still_augments)
+facts.Table("after random_split", [{"question": q, "answer": a} for q, a in questions.items()])
 
 # %% [markdown] lang="en"
 # A part is a list of indices and the folder it came from. There is one folder, so there is one transform.
@@ -675,13 +682,13 @@ exercises.check("14_index_folder", index_folder)  # stuck? exercises.hint("14_in
 # %% [markdown] lang="en"
 # ## Exercise 2: the order of numbers
 #
-# All class names are whole numbers. Give them indices in the order of the numbers: "9" before "10". `classes`, `class_to_idx`
+# `ImageFolder` asks its method `find_classes(directory)` for `(classes, class_to_idx)`. All class names are whole numbers. Give them indices in the order of the numbers: "9" before "10". `classes`, `class_to_idx`
 # and `targets` must agree.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：按数的大小排序
 #
-# 所有类别名都是整数。按数的大小给它们索引："9" 在 "10" 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
+# `ImageFolder` 通过自己的方法 `find_classes(directory)` 得到 `(classes, class_to_idx)`。所有类别名都是整数。按数的大小给它们索引："9" 在 "10" 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
 
 
 # %% tags=["exercise:14_by_number"]
@@ -731,12 +738,12 @@ exercises.check("14_resized", resized)  # stuck? exercises.hint("14_resized")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Train and validation lie in two folders, as in the notes. Four statements in their style. Which one does not hold? Prove it.
+# Train and validation lie in two folders, as in the notes. Four statements in their style. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 训练集和验证集放在两个文件夹里，与笔记相同。四条说法，写法也与笔记相同。哪一条不成立？请证明。
+# 训练集和验证集放在两个文件夹里，与笔记相同。四条说法，写法也与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:IF-02"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -756,12 +763,14 @@ print(facts.Table("class_to_idx", rows))
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
 
 # %% [markdown] lang="en"
-# Each folder numbers its own classes. `val` has no 10, so no class of it has the index that the model learned, and the accuracy
-# is that of nonsense. Check `val.class_to_idx == train.class_to_idx` before you train.
+# Each folder numbers its own classes. `val` has no 10, so no class of it has the index that the model learned, and the measured
+# accuracy means nothing. Check `val.class_to_idx == train.class_to_idx` before you train. If a class has no picture in `val`, make
+# its empty folder there and pass `allow_empty=True`.
 
 # %% [markdown] lang="zh"
 # 每个文件夹各自给类别编号。`val` 里没有 10，于是它的每个类别都与模型学到的索引不符，算出的准确率毫无意义。
 # 训练之前检查 `val.class_to_idx == train.class_to_idx`。
+# 若某个类别在 `val` 里没有图片，就在那里建一个空文件夹，并传 `allow_empty=True`。
 
 # %% [markdown] lang="en"
 # ## Recap

@@ -105,7 +105,7 @@ print(
 exercises.predict(my_guess, torch=found[4, 2]["twice"])
 
 # %% [markdown] lang="en"
-# 320 digits were due to be skipped and were not; one more is padding. From 2 ranks to 4, as many are lost.
+# 320 digits were due to be skipped and were not; one more is padding. From 2 ranks to 4, 320 are lost.
 # Even 4 and 4 read 3 digits twice. No message appears.
 #
 # ## The idea
@@ -117,7 +117,7 @@ exercises.predict(my_guess, torch=found[4, 2]["twice"])
 # 3. A **state**: how many samples all ranks have read together.
 
 # %% [markdown] lang="zh"
-# 有 320 个数字图像本该跳过却没有跳过；另有一个是填充。从 2 个 rank 到 4 个，则丢掉同样多。
+# 有 320 个数字图像本该跳过却没有跳过；另有一个是填充。从 2 个 rank 到 4 个，则丢掉 320 个。
 # 就连 4 个到 4 个，也有 3 个读了两次。没有任何报错信息。
 #
 # ## 概念
@@ -162,12 +162,14 @@ facts.Table(
 # %% [markdown] lang="en"
 # With torch, seed 1 repeats the orders of seed 0 one epoch earlier. Two runs with "different" seeds are hardly different.
 #
-# The order knows nothing of ranks. So 1, 2 and 4 ranks with 8 samples a step read the same 8 in each step:
+# `EpochSampler` puts order, plan and state together: it gives one rank its batches. The order knows nothing of ranks. So 1, 2 and 4
+# ranks with 8 samples a step read the same 8 in the first step, and in every other:
 
 # %% [markdown] lang="zh"
 # 在 torch 里，种子 1 只是提前一轮重复种子 0 的顺序。两次“不同种子”的运行几乎没有不同。
 #
-# 顺序不知道 rank 的存在。所以每步共 8 个样本时，1、2、4 个 rank 在每一步读到的是同样的 8 个：
+# `EpochSampler` 把顺序、计划和状态合在一起：它给一个 rank 发批次。顺序不知道 rank 的存在。
+# 所以每步共 8 个样本时，1、2、4 个 rank 在第一步读到的是同样的 8 个，以后各步也一样：
 
 # %%
 rows = []
@@ -205,13 +207,13 @@ exercises.predict(my_guess, torch=list(balanced.sizes(0)))
 
 # %% [markdown] lang="en"
 # 2 samples cannot make 4 batches. So the full step before gives some of its own: 10 samples become 8 batches of 2 or 1.
-# The cells show positions: `0:2` means positions 0 and 1.
+# The table shows positions: `0:2` means positions 0 and 1.
 #
 # This is `remainder="balance"`, the default. There are four other answers. Here they share out the real digits:
 
 # %% [markdown] lang="zh"
 # 2 个样本做不成 4 个批次。于是前面满的那一步也拿出几个：10 个样本变成 8 个批次，每个 2 个或 1 个。
-# 格子里写的是位置：`0:2` 表示位置 0 和 1。
+# 表里写的是位置：`0:2` 表示位置 0 和 1。
 #
 # 这就是默认的 `remainder="balance"`。另外还有四种做法。下面用它们来分真实的数字图像：
 
@@ -228,7 +230,7 @@ rows = []
 for remainder in sharding.REMAINDERS:
     made = attempt(sharding.plan, size, 4, 32, remainder)
     if isinstance(made, str):
-        print(made, "\n")
+        print(f'remainder="{remainder}":', made, "\n")
         continue
     row = {
         "remainder": remainder,
@@ -251,8 +253,9 @@ for samples, batch_size in ((3, 2), (10, 1), (12, 1)):  # when can balance not b
     print(made if isinstance(made, str) else made.summary())
 
 # %% [markdown] lang="en"
-# `DistributedSampler` pads; with `drop_last=True` it drops what does not divide by the ranks. `uneven` loses nothing, but rank 0
-# makes a twelfth step alone: it waits for gradients that nobody sends. Only `balance` has 0 in both columns and equal steps.
+# `pad` does what `DistributedSampler` does. `drop` leaves out the last step, which is not full: 29 digits. (`DistributedSampler` with
+# `drop_last=True` leaves out 1.) `error` refuses: the message above the table. `uneven` loses nothing, but rank 0
+# makes a twelfth step alone and waits for ever. Only `balance` has 0 in both columns and equal steps.
 #
 # Fewer samples than ranks, or batches of 1 that do not divide: no plan exists, and the error says so before training begins.
 #
@@ -262,7 +265,8 @@ for samples, batch_size in ((3, 2), (10, 1), (12, 1)):  # when can balance not b
 # Five losses, 2 ranks. The true mean is 4. Which mean do the ranks agree on?
 
 # %% [markdown] lang="zh"
-# `DistributedSampler` 做的是填充；`drop_last=True` 时，它丢掉不能被 rank 数整除的部分。
+# `pad` 与 `DistributedSampler` 的做法相同。`drop` 丢掉最后不满的一步：29 个。（`DistributedSampler` 设 `drop_last=True` 时，
+# 只丢 1 个。）`error` 直接拒绝，就是表格上方那条报错。
 # `uneven` 什么也不丢，但第 12 步只有 rank 0 在做：它等着永远不会来的梯度。只有 `balance` 两列都是 0，步数又相等。
 #
 # 样本比 rank 少，或者批次大小为 1 又除不尽：不存在这样的计划，而且训练开始之前就会报错。
@@ -324,14 +328,15 @@ audit.audit(by_plan, runs=1)
 # ## Stop and resume
 #
 # Now the state. After `break` in the middle of an epoch, how many values must a checkpoint (the file from
-# which training goes on) keep to say where the data stands, for any number of ranks, workers and any batch size?
+# which training goes on) keep to say where the data stands, and that it is the same data? It must do for any number of ranks and
+# workers and for any batch size.
 
 # %% [markdown] lang="zh"
 # `len` 是承诺，`steps` 是实际到来的。两组加载器都守信；只有第二组把每个数字图像恰好读一次。
 #
 # ## 停下与恢复
 #
-# 现在看状态。在一轮中间 `break` 之后，检查点（checkpoint，以后从中继续训练的文件）要保存几个值，才能说清数据读到了哪里？
+# 现在看状态。在一轮中间 `break` 之后，检查点（checkpoint，以后从中继续训练的文件）要保存几个值，才能说清数据读到了哪里、还是不是同一份数据？
 # 要求适用于任意的 rank 数、工作进程（worker）数和批次大小。
 
 # %% tags=["predict"]
@@ -346,13 +351,15 @@ print(json.dumps(state))
 exercises.predict(my_guess, torch=len(state))
 
 # %% [markdown] lang="en"
-# 5 steps of 4 times 32 are 640 samples. No rank, no batch size, no list of indices. Every rank has the same state.
+# Seed and epoch give the order, `seen` the place: 5 steps of 4 times 32 are 640 samples. `size` is a check: with another dataset,
+# loading the state is an error. No rank, no batch size, no list of indices; every rank has the same state.
 #
 # Now three jobs share one epoch: 4 ranks with batches of 32, then 3 ranks with batches of 20, then one process with 2 workers
 # and batches of 64.
 
 # %% [markdown] lang="zh"
-# 5 步，每步 4 乘 32，就是 640 个样本。没有 rank，没有批次大小，没有索引列表。每个 rank 的状态都相同。
+# 种子和轮次决定顺序，`seen` 是位置：5 步，每步 4 乘 32，就是 640 个样本。`size` 用来核对：换了数据集，加载状态就会报错。
+# 没有 rank，没有批次大小，没有索引列表；每个 rank 的状态都相同。
 #
 # 现在用三个任务读完同一轮：先是 4 个 rank、每批 32 个；再是 3 个 rank、每批 20 个；最后一个进程、2 个工作进程、每批 64 个。
 
@@ -394,8 +401,7 @@ for _ in DataLoader(digits, batch_sampler=sampler):  # a plain loop, without fol
 print(attempt(sampler.state_dict))
 
 # %% [markdown] lang="en"
-# Nothing lost, nothing repeated. The last state is the beginning of epoch 1. Nothing is re-read either: the sampler starts at
-# position 880 at once.
+# Nothing lost, nothing repeated, nothing re-read: the last state is the beginning of epoch 1.
 #
 # Who counts? The loader reads its sampler ahead, so the sampler cannot know what your loop has had. `follow` counts in your loop.
 # The plain loop at the end gets an error in place of a wrong number.
@@ -404,10 +410,10 @@ print(attempt(sampler.state_dict))
 #
 # The indices are right. Is the augmentation? Below each rank starts with seed 0, and each sample draws one number.
 # `Keyed` draws from (seed, epoch, index) instead. A stream has no sampler: there `Sharded` deals the samples out, and with
-# `transform=` it draws from (seed, epoch, position).
+# `transform=` it draws from (seed, epoch, position). `chunk` is how many samples in a row a rank gets.
 
 # %% [markdown] lang="zh"
-# 什么也没丢，什么也没重复。最后的状态就是第 1 轮的开头。也不用重读：采样器直接从位置 880 开始。
+# 什么也没丢，什么也没重复，也不用重读。最后的状态就是第 1 轮的开头。
 #
 # 谁来数？加载器会提前读采样器，所以采样器不知道你的循环得到了什么。`follow` 在你的循环里数。
 # 末尾的普通循环得到的是一个错误，而不是一个错的数。
@@ -416,7 +422,7 @@ print(attempt(sampler.state_dict))
 #
 # 索引没问题了。数据增强呢？下面每个 rank 都用种子 0 开始，每个样本抽一个随机数。
 # `Keyed` 则由（种子、轮次、索引）决定抽到什么。数据流没有采样器，由 `Sharded` 分配样本；给它 `transform=`，
-# 抽到什么就由（种子、轮次、位置）决定。
+# 抽到什么就由（种子、轮次、位置）决定。`chunk` 是一个 rank 一次连续拿到的样本数。
 
 
 # %%
@@ -429,21 +435,21 @@ class Plain(Dataset):
         return noise(index)
 
 
-def noise_of_1(dataset, world, batch_size, seen=0):
+def noise_of_1(dataset, world, batch_size, seen=0, epoch=0):
     for rank in range(world):
         torch.manual_seed(0)
         sampler = EpochSampler(10, batch_size, rank=rank, world=world)
-        sampler.load_state_dict({"seed": 7, "epoch": 0, "seen": seen, "size": 10})
+        sampler.load_state_dict({"seed": 7, "epoch": epoch, "seen": seen, "size": 10})
         for indices, numbers in DataLoader(dataset, batch_sampler=sampler):
             if 1 in indices:
                 return round(numbers[indices.tolist().index(1)].item(), 4)
 
 
-def noise_in_stream(world, chunk, seen=0):
+def noise_in_stream(world, chunk, seen=0, epoch=0):
     for rank in range(world):
         stream = Sharded(datasets.Numbers(0, 10), rank, world, chunk=chunk, transform=noise, seed=7)
         stream.load_state_dict(
-            {"epoch": 0, "seen": seen, "part": 0, "world": world, "chunk": chunk}
+            {"epoch": epoch, "seen": seen, "part": 0, "world": world, "chunk": chunk}
         )
         for indices, numbers in stream.follow(DataLoader(stream, batch_size=chunk)):
             if 1 in indices:
@@ -452,8 +458,9 @@ def noise_in_stream(world, chunk, seen=0):
 
 print("order:", sharding.order(10, seed=7, epoch=0).tolist())
 runs = {"1 rank": (1, 4), "2 ranks": (2, 2), "3 ranks": (3, 2), "1 rank, resumed": (1, 3, 1)}
+runs["1 rank, epoch 1"] = (1, 4, 0, 1)
 facts.Table(
-    "the number that sample 1 draws in epoch 0",
+    "the number that sample 1 draws",
     [
         {
             "run": name,
@@ -522,8 +529,7 @@ print(audit.audit(whole, runs=1).summary())
 exercises.predict(my_guess, torch=asked["batch by batch"].times)
 
 # %% [markdown] lang="en"
-# 46 requests in place of 1437. For tensors, arrays and tables that is most of the time a loader takes.
-# All else is as before: ranks, steps, state, audit.
+# 46 requests in place of 1437. All else is as before: ranks, steps, state, audit.
 #
 # ## On real ranks
 #
@@ -533,8 +539,7 @@ exercises.predict(my_guess, torch=asked["batch by batch"].times)
 # `torchrun --nproc-per-node=2 training.py`
 
 # %% [markdown] lang="zh"
-# 请求从 1437 次变成 46 次。对张量、数组和数据表来说，加载器的时间大多花在这里。
-# 其余照旧：rank、步数、状态、审查。
+# 请求从 1437 次变成 46 次。其余照旧：rank、步数、状态、审查。
 #
 # ## 真实的 rank
 #
@@ -575,7 +580,7 @@ audit.audit(ranks.run(one_epoch, 10, 2, world=2), expected=10).require()
 #
 # ## Six suspects
 #
-# 9 samples, 2 ranks, batches of at most 4. Six ways to build the loaders, all of which look reasonable. Each pair is built twice,
+# 9 samples, 2 ranks, batches of at most 4. Six ways to build the loaders, all of which look reasonable. Each pair of loaders is built twice,
 # and the orders of the two builds are compared.
 #
 # How many of the six are without fault? Write your prediction, then run the cell.
@@ -586,7 +591,7 @@ audit.audit(ranks.run(one_epoch, 10, 2, world=2), expected=10).require()
 # ## 六个嫌疑对象
 #
 # 9 个样本，2 个 rank，每批最多 4 个。六种建加载器的写法，看上去都合理。
-# 每一对都建两次，并比较两次的顺序。
+# 每一对加载器都建两次，并比较两次的顺序。
 #
 # 六种里有几种没有错？先写下你的预测，再运行单元格。
 
@@ -643,7 +648,7 @@ exercises.predict(
 # ## Explore: the plan
 #
 # Each picture is a real plan. `x2` marks a position that is read again; what nobody reads stands below.
-# Two things to change: go through the five settings of **remainder**; then set **samples** to 3 and read the message.
+# Two things to change: go through the five settings of `remainder`; then go back to `balance`, set `samples` to 3 and read the message.
 
 # %% [markdown] lang="zh"
 # 把这项检查放进你自己的测试：`audit.audit(build).require()`。没有错的加载器通过，其他的报出错误。
@@ -651,7 +656,7 @@ exercises.predict(
 # ## 动手探索：计划
 #
 # 每张图都是一份真实的计划。`x2` 表示再读一次的位置；没人读的列在下面。
-# 试着改两处：把 **remainder** 的五个选项都看一遍；再把 **samples** 改成 3，读一读报错信息。
+# 试着改两处：把 `remainder` 的五个选项都看一遍；再改回 `balance`，把 `samples` 改成 3，读一读报错信息。
 
 
 # %% tags=["explore"]
@@ -762,13 +767,13 @@ exercises.check("15_my_audit", my_audit)  # stuck? exercises.hint("15_my_audit")
 # ## Bug hunt
 #
 # This loop trains for 3 epochs of 10 samples. It is stopped in epoch 1 after 4 samples and started again with its state.
-# Afterwards some samples were read too often. Which of the four lines is wrong? Prove it.
+# Afterwards some samples were read too often. Which of the four lines is wrong? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
 # 这个循环训练 3 轮，每轮 10 个样本。它在第 1 轮读了 4 个样本后停下，再带着状态重新启动。
-# 结果有的样本读多了。四行里哪一行是错的？请证明。
+# 结果有的样本读多了。四行里哪一行是错的？单元格会给出证明。
 
 
 # %% tags=["bug-hunt"]
@@ -829,7 +834,7 @@ print("read in epochs 0, 1, 2:", [read[epoch] for epoch in range(3)])
 # |---|---|---|
 # | no message, samples twice or never | batches are skipped, and the ranks have changed | Wrong first |
 # | `samples do not divide into steps` | `remainder="error"` | The plan |
-# | `impossible: ... each once and the same number of steps` | fewer samples than ranks, or batches of 1 | The plan |
+# | `impossible: ... each once and the same number of steps` | fewer samples than ranks, or batches of 1 that do not divide | The plan |
 # | `a loader reads its sampler ahead` | the state was asked for in a plain loop | Stop and resume |
 # | `not every sample came exactly once` | an audit with `require()` | Six suspects |
 # | no message, an epoch read again | `range(epochs)` after a resume | Bug hunt |
@@ -849,7 +854,7 @@ print("read in epochs 0, 1, 2:", [read[epoch] for epoch in range(3)])
 # |---|---|---|
 # | 没有报错，样本读了两次或没读 | 跳过批次，而 rank 数变了 | 先看错误 |
 # | `samples do not divide into steps` | `remainder="error"` | 计划 |
-# | `impossible: ... each once and the same number of steps` | 样本比 rank 少，或批次大小为 1 | 计划 |
+# | `impossible: ... each once and the same number of steps` | 样本比 rank 少，或批次大小为 1 又除不尽 | 计划 |
 # | `a loader reads its sampler ahead` | 在普通循环里要状态 | 停下与恢复 |
 # | `not every sample came exactly once` | 审查时用了 `require()` | 六个嫌疑对象 |
 # | 没有报错，一轮读了两遍 | 恢复之后写 `range(epochs)` | 找错 |

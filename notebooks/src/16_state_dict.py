@@ -111,13 +111,8 @@ pools = [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)]
 rows = []
 for layer in [plain_norm, *pools]:
     learnable = len(list(layer.parameters()))
-    rows.append(
-        {
-            "layer": type(layer).__name__,
-            "parameters": learnable,
-            "entries": list(layer.state_dict()),
-        }
-    )
+    row = {"layer": type(layer).__name__, "parameters": learnable}
+    rows.append(row | {"entries": list(layer.state_dict())})
 print(facts.Table("four layers", rows))
 exercises.predict(my_guess, torch=[len(plain_norm.state_dict()), len(pools[0].state_dict())])
 
@@ -127,7 +122,7 @@ exercises.predict(my_guess, torch=[len(plain_norm.state_dict()), len(pools[0].st
 # ## The idea
 #
 # A module holds two kinds of tensors. A **parameter** is learned by the optimizer. A **buffer** is kept by the layer itself, such
-# as the running mean of batch norm. Its **state_dict** maps a name to a tensor: one entry for each parameter and each buffer, with
+# as the running mean of batch norm. The module's **state_dict** maps a name to a tensor: one entry for each parameter and each buffer, with
 # the path of the layer in front.
 #
 # `checkpoint.browse` is the X-ray of this lesson: it lists every entry, and every layer that has none.
@@ -236,14 +231,15 @@ exercises.predict(my_guess, torch="new" if (taken["0.weight"] == 7).all() else "
 #
 # ## What is not stored
 #
-# This module holds five tensors and two layers. Predict the keys of its `state_dict`.
+# This module holds five tensors and two layers. Its buffer `mask` is not **persistent**: it moves with the model and is not saved.
+# Predict the keys of the `state_dict`.
 
 # %% [markdown] lang="zh"
 # `state_dict` 是一扇窗，不是一张照片：它的值就是模型自己的内存。这会带来什么后果，见第 [17](17_save_load.ipynb) 课。
 #
 # ## 什么没有存
 #
-# 下面的模块里有五个张量和两个层。预测它的 `state_dict` 有哪些键。
+# 下面的模块里有五个张量和两个层。缓冲区 `mask` 不是持久的（persistent）：它随模型移动，但不保存。预测 `state_dict` 有哪些键。
 
 
 # %% tags=["predict", "claim:SD-03"]
@@ -327,14 +323,14 @@ checkpoint.browse(optimizer)
 #
 # ## Numbers, not names
 #
-# The notes print `params: [4675713712, ...]`. Predict what torch prints there for two parameters.
+# The notes print `params: [4675713712, ...]`: addresses in memory. Predict what torch prints there for two parameters.
 
 # %% [markdown] lang="zh"
 # 走一步就填上了：每个参数一个动量缓冲区（momentum buffer）。学习率也在里面。
 #
 # ## 是编号，不是名字
 #
-# 笔记里打印的是 `params: [4675713712, ...]`。预测：两个参数时，现在的 torch 会打印什么？
+# 笔记里打印的是 `params: [4675713712, ...]`，即内存地址。预测：两个参数时，现在的 torch 会打印什么？
 
 # %% tags=["predict", "claim:SD-10"]
 my_guess = ...  # for example ["weight", "bias"]
@@ -383,8 +379,8 @@ print("after: ", type(renamed).__name__, checkpoint.browse(renamed).versions)
 # Each line is a tensor or a layer: what the model holds, its kind, what the state holds. `!` marks what is not stored, or lies
 # in the memory of another entry.
 #
-# Two things to change: set `model` to `tied weights` (one parameter under two names), and look for the entry that costs no bytes.
-# Then set `look_at` to each value and watch the last column of the table, "model's memory".
+# Two things to change: set `model` to `tied weights` (one parameter under two names), and look for the entry that lies in the memory of
+# another. Then set `look_at` to `its state_dict`, `a deep copy` and `a file`, and watch the column "model's memory".
 
 # %% [markdown] lang="zh"
 # 丢掉了版本号。对今天的状态没有害处；对条目随版本变过的层（例如批归一化）就有影响。
@@ -393,8 +389,8 @@ print("after: ", type(renamed).__name__, checkpoint.browse(renamed).versions)
 #
 # 每一行是一个张量或一个层：模型里是什么，属于哪一种，状态里是什么。`!` 标出没有存的，或与另一个条目共用内存的。
 #
-# 试着改两处：把 `model` 改成 `tied weights`（共享权重：同一个参数有两个名字），找出不占字节的条目；
-# 再把 `look_at` 的每个值都试一遍，注意表格最后一列“model's memory”。
+# 试着改两处：把 `model` 改成 `tied weights`（共享权重：同一个参数有两个名字），找出与别的条目共用内存的那一条；
+# 再把 `look_at` 依次改成 `its state_dict`、`a deep copy`、`a file`，注意“model's memory”这一列。
 
 
 # %% tags=["explore"]
@@ -513,12 +509,12 @@ exercises.check("16_positions", positions)  # stuck? exercises.hint("16_position
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:SD-03", "claim:SD-06"]
 my_guess = ...  # 1, 2, 3 or 4

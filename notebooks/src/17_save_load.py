@@ -41,13 +41,13 @@
 # ## Set-up
 #
 # A small network learns digits for six epochs. Something goes wrong: from epoch 4 on the learning rate is 60 instead of 0.1.
-# `epochs` trains and gives the number of correct test digits after each epoch.
+# `epochs` trains and gives the number of correct validation digits (held out from training) after each epoch.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
 # 一个小网络学认数字，共六轮（epoch）。中途出了差错：从第 4 轮起，学习率是 60，而不是 0.1。
-# `epochs` 负责训练，每一轮之后给出测试集上认对的个数。
+# `epochs` 负责训练，每一轮之后给出验证集（不参加训练）上认对的个数。
 
 # %% tags=["setup"]
 import copy
@@ -138,7 +138,7 @@ exercises.predict(my_guess, torch="last" if torch.equal(in_file, model[1].weight
 #
 # ## The idea
 #
-# `model.state_dict()` is the model's own memory under other names. Training writes into that memory. To keep a moment, **copy the
+# `model.state_dict()` is the model's own memory, listed by name. Training writes into that memory. To keep a moment, **copy the
 # values**: `copy.deepcopy(model.state_dict())`, or write them to a file at that moment.
 #
 # Which of these ways copy values?
@@ -148,7 +148,7 @@ exercises.predict(my_guess, torch="last" if torch.equal(in_file, model[1].weight
 #
 # ## 概念
 #
-# `model.state_dict()` 是模型自己的内存，只是换了名字。训练正是往这块内存里写。想留住某一刻，就要**复制其中的值**：
+# `model.state_dict()` 就是模型自己的内存，只是按名字列了出来。训练正是往这块内存里写。想留住某一刻，就要**复制其中的值**：
 # `copy.deepcopy(model.state_dict())`，或者当场写进文件。
 #
 # 下面哪些做法复制了值？
@@ -209,13 +209,11 @@ except pickle.UnpicklingError as error:
     print("pickle alone:", type(error).__name__)
 back = torch.load(folder / "thing.pt")
 print("torch.load:", back)
-print(
-    "on a device of your choice:",
-    torch.load(folder / "thing.pt", map_location=torch.device("cpu"))["weights"].device,
-)
+weights = torch.load(folder / "thing.pt", map_location="meta")["weights"]
+print("on a device of your choice, here meta:", weights.device)
 
 # %% [markdown] lang="en"
-# A zip archive. Its pickle holds the structure, `data/0` the bytes of the tensor. `torch.load` gives plain values and tensors;
+# A zip archive, so pickle alone cannot read it. The pickle inside holds the structure, `data/0` the bytes of the tensor. `torch.load` gives plain values and tensors;
 # what it refuses is the subject of lesson [18](18_torch_load.ipynb).
 #
 # ## The name of the file
@@ -223,7 +221,7 @@ print(
 # By custom `.pt` or `.pth`. Does torch look at it?
 
 # %% [markdown] lang="zh"
-# 是一个 zip 归档：pickle 里是结构，`data/0` 是张量的字节。`torch.load` 给出普通的值和张量；
+# 是一个 zip 归档，所以单用 pickle 读不了。里面的 pickle 是结构，`data/0` 是张量的字节。`torch.load` 给出普通的值和张量；
 # 它拒绝什么，是第 [18](18_torch_load.ipynb) 课的内容。
 #
 # ## 文件名
@@ -240,11 +238,15 @@ buffer.seek(0)
 print("no file at all:", torch.load(buffer))
 
 # %% [markdown] lang="en"
+# No. The suffix is for people.
+#
 # ## A path is not a state
 #
 # `load_state_dict` wants the dictionary, not the file.
 
 # %% [markdown] lang="zh"
+# 不看，后缀是给人看的。
+#
 # ## 路径不是状态
 #
 # `load_state_dict` 要的是字典，不是文件。
@@ -255,12 +257,12 @@ make().load_state_dict("best.pt")
 # %% [markdown] lang="en"
 # ## Into the model
 #
-# The source is float64, the model float32. After loading: is the weight a new object? Which dtype has it?
+# The source is float64, the model float32. After loading: is the weight still the same object? What is its dtype?
 
 # %% [markdown] lang="zh"
 # ## 放进模型
 #
-# 来源是 float64，模型是 float32。加载之后：权重换了对象吗？数据类型是什么？
+# 来源是 float64，模型是 float32。加载之后：权重还是原来那个对象吗？数据类型是什么？
 
 # %% tags=["predict", "claim:SL-03"]
 my_guess = ...  # [same object?, dtype], for example [False, "float64"]
@@ -274,14 +276,14 @@ print("values arrived:", torch.equal(weight, source[0].weight.float()))
 print("buffers too:", target[1].running_mean.tolist())
 outcome = [target[0].weight is weight, str(weight.dtype).removeprefix("torch.")]
 target.load_state_dict(source.state_dict(), assign=True)
-print(
-    "with assign=True: same object:", target[0].weight is weight, "| dtype:", target[0].weight.dtype
-)
+now = target[0].weight
+print("with assign=True: same object:", now is weight, "| dtype:", now.dtype)
 exercises.predict(my_guess, torch=outcome)
 
 # %% [markdown] lang="en"
 # Values are copied into the tensors that are there. So an optimizer made before keeps working. The float64 values were rounded, and
-# nobody said so. `assign=True` puts the loaded tensors themselves in place.
+# nobody said so. `assign=True` puts the loaded tensors themselves in place. Then make the optimizer after loading: an older one still
+# holds the old tensors.
 #
 # ## The recipe
 #
@@ -289,7 +291,7 @@ exercises.predict(my_guess, torch=outcome)
 
 # %% [markdown] lang="zh"
 # 值复制进了原有的张量，所以先前造好的优化器照样能用。float64 的值被舍入了，没有任何提示。
-# `assign=True` 则把加载来的张量本身换上去。
+# `assign=True` 则把加载来的张量本身换上去。这时要先加载再造优化器：先造的那个还握着旧张量。
 #
 # ## 标准做法
 #
@@ -334,8 +336,8 @@ incomplete.eval()
 exercises.predict(my_guess, torch=torch.equal(model(test_images), incomplete(test_images)))
 
 # %% [markdown] lang="en"
-# The running statistics of batch norm are buffers. Without them `eval()` uses mean 0 and variance 1 of a new layer. Save the whole
-# `state_dict`.
+# The running statistics of batch norm are buffers. Without them `eval()` uses the mean 0 and variance 1 of a new layer. Save
+# the whole `state_dict`. (Torch fills `num_batches_tracked` in by itself; lesson [23](23_prefixes.ipynb) says when.)
 #
 # ## The mode is not in the file
 #
@@ -343,6 +345,7 @@ exercises.predict(my_guess, torch=torch.equal(model(test_images), incomplete(tes
 
 # %% [markdown] lang="zh"
 # 批归一化的滑动统计量是缓冲区。没有它们，`eval()` 用的是新层的均值 0、方差 1。请存整个 `state_dict`。
+# （`num_batches_tracked` 由 torch 自己补上，何时会补见第 [23](23_prefixes.ipynb) 课。）
 #
 # ## 文件里没有模式
 #
@@ -367,9 +370,8 @@ fresh.eval()
 twice = fresh(few), fresh(few)
 as_saved = torch.equal(twice[0], model(few))
 print("eval mode: equal outputs:", torch.equal(*twice), "| as saved:", as_saved)
-print(
-    "eval mode: running mean unchanged:", torch.equal(fresh[2].running_mean, model[2].running_mean)
-)
+unchanged = torch.equal(fresh[2].running_mean, model[2].running_mean)
+print("eval mode: running mean unchanged:", unchanged)
 print("eval mode: gradients are still recorded:", twice[0].requires_grad)
 exercises.predict(my_guess, torch=mode)
 
@@ -379,7 +381,7 @@ exercises.predict(my_guess, torch=mode)
 #
 # ## Explore: what have you kept?
 #
-# `Kept` tells, after each epoch, whether what you hold is the best model so far. It only counts; you may skip reading it.
+# The folded cell only draws: whether you still hold the best model after each epoch.
 
 # %% [markdown] lang="zh"
 # 训练模式下，dropout 会丢弃单元，批归一化用当前批次并更新统计量：用一次就改坏一点。
@@ -387,7 +389,7 @@ exercises.predict(my_guess, torch=mode)
 #
 # ## 动手探索：你留下的是什么
 #
-# `Kept` 在每一轮之后说出：你手里的是不是到目前为止最好的模型。它只负责数数，可以跳过不看。
+# 折叠的单元格只负责画图：每一轮之后，你手里的是否仍是最好的模型。
 
 
 # %% tags=["folded"]
@@ -426,15 +428,16 @@ class Kept(facts.Facts):
 
 
 # %% [markdown] lang="en"
-# Six real epochs for each picture. A cell marked as different is an epoch after which you no longer hold the best model.
+# Real epochs for each picture. A cell marked as different is an epoch after which you no longer hold the best model.
 #
-# Two things to change: set `compare` to `outputs`; then set `count` to 4, so that training stops before the accident. Why does the
-# mistake go unnoticed so often?
+# Two things to change: set `count` to 4, so that training stops before the accident. Then set `count` to 6 and `compare` to `outputs`:
+# the outputs are lost with the weights. While each epoch is the best so far, nobody notices.
 
 # %% [markdown] lang="zh"
 # 每张图都真实训练了若干轮。标为不同的格子表示：那一轮之后，你手里的已经不是最好的模型。
 #
-# 试着改两处：把 `compare` 改成 `outputs`；再把 `count` 改成 4，让训练在出事之前结束。为什么这个错误常常没人发现？
+# 试着改两处：把 `count` 改成 4，让训练在出事之前结束；再把 `count` 改回 6，把 `compare` 改成 `outputs`：
+# 输出和权重一起丢了。只要每一轮都是目前最好的，就没有人发现。
 
 
 # %% tags=["explore", "claim:SL-07"]
@@ -501,7 +504,7 @@ exercises.check("17_keep_best", keep_best)  # stuck? exercises.hint("17_keep_bes
 # %% [markdown] lang="en"
 # ## Exercise 2: restore
 #
-# Write `restore`: from a function that makes the model and the path of a saved state to a model that is ready for use.
+# Write `restore`. It gets a function that makes the model, and the path of a saved state. It returns a model that is ready for use.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：取回
@@ -528,12 +531,12 @@ exercises.check("17_restore", restore)  # stuck? exercises.hint("17_restore")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:SL-01", "claim:SL-07"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -550,8 +553,8 @@ statements = {
     3: snapshot["weight"].item() != 9,
     4: list(torch.load(folder / "state.pt")) == ["weight"],
 }
-in_file = statements[2] and "the old weight"
-print("in the file:", in_file, "| in the snapshot:", snapshot["weight"].item())
+print("the file holds the old weight:", statements[2])
+print("in the snapshot:", snapshot["weight"].item())
 exercises.predict(my_guess, torch=next(number for number, holds in statements.items() if not holds))
 
 # %% [markdown] lang="en"

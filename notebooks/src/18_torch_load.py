@@ -51,6 +51,7 @@ import datetime
 import inspect
 import io
 import pickle
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -93,6 +94,10 @@ my_guess = ...  # "Sequential" or the name of an error
 
 torch.save(model, folder / "whole.pt")
 found = outcome(torch.load, folder / "whole.pt")
+try:
+    torch.load(folder / "whole.pt")
+except pickle.UnpicklingError as error:
+    print(str(error).split(".")[0], "...", re.search(r"Unsupported global: \S+ \S+", str(error))[0])
 names = torch.serialization.get_unsafe_globals_in_checkpoint(folder / "whole.pt")
 print("refused because it names:", *sorted(names), sep="\n  ")
 with torch.serialization.safe_globals([nn.Sequential, nn.Linear, nn.ReLU]):
@@ -109,16 +114,21 @@ exercises.predict(my_guess, torch=found)
 # Since torch 2.6 `torch.load` admits a short list of names only (`weights_only=True`). A `state_dict` needs three of them.
 # A whole model needs its classes, and they are not on the list.
 #
+# Torch's message proposes `weights_only=False`. That runs whatever the file names: do it with your own files only, or admit the
+# classes by name (`safe_globals`), as above.
+#
 # `checkpoint.inspect` reads the structure and calls nothing. It also shows files that `load` refuses.
 
 # %% [markdown] lang="zh"
 # ## 概念
 #
 # `torch.save` 的文件是一个 zip 归档。数值以原始字节放在里面。结构则是一段 **pickle**：一个小程序，
-# 它写出函数和类的名字，并要求调用它们。叫什么名字，由写文件的人决定。
+# 它写出函数和类的名字，并要求调用它们。写哪些名字，由写文件的人决定。
 #
 # 从 torch 2.6 起，`torch.load` 只放行一张很短的名单（`weights_only=True`）。`state_dict` 只需要其中三个名字。
 # 整个模型需要它的各个类，而这些类不在名单上。
+#
+# torch 的报错会建议 `weights_only=False`。那样会执行文件里写的一切：只对自己的文件这样做，或者像上面那样按名字放行（`safe_globals`）。
 #
 # `checkpoint.inspect` 只读结构，什么也不调用。`load` 拒绝的文件，它也能看。
 
@@ -133,13 +143,14 @@ print(*checkpoint.inspect(folder / "state.pt").globals, sep="\n")
 # %% [markdown] lang="en"
 # ## A crafted file
 #
-# Here is a file with a program in it. It only puts a word on the list `ran`; it could as well delete your files.
-# We look at it, and we load it with the default. How many words are on the list then?
+# Here is a file with a program in it. `__reduce__` tells pickle what to call when the object is read: here `leave_a_mark`, which puts
+# a word on the list `ran`. It could as well delete your files. We look at it, and we load it with the default. How many words are on the list then?
 
 # %% [markdown] lang="zh"
 # ## 一份动过手脚的文件
 #
-# 下面的文件里藏着程序。它只是往列表 `ran` 里放一个词；换成删除你的文件也一样容易。
+# 下面的文件里藏着程序。`__reduce__` 告诉 pickle：读这个对象时要调用什么。
+# 这里是 `leave_a_mark`，它往列表 `ran` 里放一个词；换成删除你的文件也一样容易。
 # 我们先查看它，再用默认方式加载它。这时列表里有几个词？
 
 # %% tags=["predict"]
@@ -196,27 +207,26 @@ my_guess = ...  # a number
 print("whole model:", outcome(torch.load, folder / "whole.pt", pickle_module=pickle))
 print("crafted file:", outcome(torch.load, folder / "crafted.pt", pickle_module=pickle))
 print("on the list:", ran)
-print(
-    "and weights_only=True:",
-    outcome(torch.load, folder / "whole.pt", pickle_module=pickle, weights_only=True),
-)
+both = {"pickle_module": pickle, "weights_only": True}
+print("and weights_only=True:", outcome(torch.load, folder / "whole.pt", **both))
 exercises.predict(my_guess, torch=len(ran))
 
 # %% [markdown] lang="en"
-# **It ran.** Naming a `pickle_module` switches the protection off, without a word. Never pass it.
-# `checkpoint.load` has no such switch.
+# **It ran.** `weights_only=None` counts as `True`, but only while no `pickle_module` is named. Naming one switches the protection off,
+# without a word. Give both, and torch raises: the last line. Never pass it. `checkpoint.load` has no such switch.
 #
 # ## What may be stored
 #
-# Ten values, each saved and loaded alone. Which of them come back? Write how many do not.
+# Ten values, each saved and loaded alone. How many do not come back?
 
 # %% [markdown] lang="zh"
-# **它运行了。** 只要写出 `pickle_module`，保护就悄悄关闭。永远不要传它。
+# **它运行了。** `weights_only=None` 等于 `True`，但只在没有写 `pickle_module` 时如此。写出它，保护就悄悄关闭；
+# 两个都写，torch 就报错（最后一行）。永远不要传它。
 # `checkpoint.load` 没有这样的开关。
 #
 # ## 能存哪些值
 #
-# 十个值，各自保存，再加载。哪些回得来？写下回不来的个数。
+# 十个值，各自保存，再加载。有几个回不来？
 
 
 # %% tags=["predict", "claim:SL-16"]
@@ -247,7 +257,7 @@ exercises.predict(my_guess, torch=sum(row["torch.load gives"] == "UnpicklingErro
 
 # %% [markdown] lang="en"
 # All ten were saved without a complaint. One of the five bad ones is enough: **the whole file** is refused, weights and all.
-# A loss averaged with NumPy is such a value. `checkpoint.save` refuses it today, names its place, and says what to store.
+# A loss averaged with NumPy is such a value. `checkpoint.save` refuses it at once, names its place, and says what to store.
 
 # %% [markdown] lang="zh"
 # 十个值都顺利存了进去。五个坏值里只要有一个，**整个文件**就被拒绝，连同权重。
@@ -267,8 +277,8 @@ checkpoint.save(folder / "last.pt", model=model, history=history)
 # %% [markdown] lang="en"
 # ## The class must be there
 #
-# Suppose you trust the file. A whole model still stores only the *name* of its class. This cell becomes a module, `my_nets`, as in
-# lesson [10](10_start_methods.ipynb).
+# Suppose you trust the file. A whole model still stores only the *name* of its class. The next cell becomes a module, `my_nets`, as
+# in lesson [10](10_start_methods.ipynb).
 
 # %% [markdown] lang="zh"
 # ## 类必须找得到
@@ -297,22 +307,25 @@ print("in training mode after loading:", torch.load(folder / "net.pt", weights_o
 kept, sys.modules["my_nets"] = sys.modules["my_nets"], None  # as if the module were not there
 print("without its module:", outcome(torch.load, folder / "net.pt", weights_only=False))
 sys.modules["my_nets"] = kept
-print(
-    "inspect needs no class:",
-    [entry.shape for entry in checkpoint.inspect(folder / "net.pt").tensors],
-)
+shapes = [entry.shape for entry in checkpoint.inspect(folder / "net.pt").tensors]
+print("inspect needs no class:", shapes)
 
 # %% [markdown] lang="en"
+# A whole model keeps its mode, but not its code.
+#
 # ## Where from, and where to
 #
 # The notes want a file name or an object with a file descriptor. And `map_location`, which says where the tensors go
-# (lesson [22](22_devices.ipynb)), should be a function or a dictionary. Both lists are too short.
+# (lesson [22](22_devices.ipynb)), should be a function or a dictionary. Both lists are too short. (The device `meta` holds shapes
+# without values.)
 
 # %% [markdown] lang="zh"
+# 整个模型会带上模式，却不带代码。
+#
 # ## 从哪里读，放到哪里
 #
 # 笔记要求传入文件名，或者带文件描述符的对象。`map_location` 决定张量放到哪里（见第 [22](22_devices.ipynb) 课），
-# 笔记说它应是函数或字典。这两张清单都太短。
+# 笔记说它应是函数或字典。这两张清单都太短。（设备 `meta` 只有形状，没有数值。）
 
 # %% tags=["claim:SL-13", "claim:SL-14"]
 path = folder / "state.pt"
@@ -322,7 +335,13 @@ for name, source in {"str": str(path), "Path": path, "BytesIO": memory}.items():
     print(f"from {name}:", outcome(torch.load, source))
 
 tags = set()
-function = lambda storage, tag: tags.add(tag) or storage  # noqa: E731
+
+
+def function(storage, tag):
+    tags.add(tag)
+    return storage
+
+
 for name, where in {
     "function": function,
     "dict": {"cpu": "cpu"},
@@ -334,22 +353,48 @@ for name, where in {
 print("the function was told:", tags)
 
 # %% [markdown] lang="en"
+# ## Three numbers, four megabytes
+#
+# `big` has a million numbers of 4 bytes. We save three of them. How many bytes does the file store?
+
+# %% [markdown] lang="zh"
+# ## 三个数，四兆字节
+#
+# `big` 有一百万个数，每个 4 字节。我们保存其中三个。文件里存了多少字节？
+
+# %% tags=["predict"]
+my_guess = ...  # a number of bytes
+
+big = torch.zeros(1_000_000)
+rows = []
+for name, tensor in {"big[:3]": big[:3], "big[:3].clone()": big[:3].clone()}.items():
+    torch.save({"head": tensor}, folder / "head.pt")
+    seen = checkpoint.inspect(folder / "head.pt")
+    bytes_of = {"shown": seen.tensors[0].bytes, "stored": seen.stored, "wasted": seen.wasted}
+    rows.append({"saved": name} | bytes_of)
+print(facts.Table("bytes", rows))
+exercises.predict(my_guess, torch=rows[0]["stored"])
+
+# %% [markdown] lang="en"
+# A slice is a view: a window on the storage of the whole. `torch.save` writes storages, so that shared memory stays shared.
+#
 # ## Explore: a checkpoint X-ray
 #
 # Each bar is one tensor and the bytes that the file stores for it. Nothing is loaded, nothing runs.
 #
-# Two things to change: set `content` to `"a view"` (three numbers of a million), then to `"a crafted file"`. What does the sentence
-# on top say?
+# Two things to change: set `content` to `a view`, then to `a crafted file`. What does the sentence on top say?
 
 # %% [markdown] lang="zh"
+# 切片是视图（view）：看向整块存储（storage）的一扇窗。`torch.save` 写的是存储，这样共享的内存才能继续共享。
+#
 # ## 动手探索：给检查点拍 X 光
 #
 # 每根条形是一个张量，以及文件为它存下的字节数。什么也不加载，什么也不运行。
 #
-# 试着改两处：把 `content` 改成 `"a view"`（一百万个数里的三个），再改成 `"a crafted file"`。最上面那句话说了什么？
+# 试着改两处：把 `content` 改成 `a view`，再改成 `a crafted file`。最上面那句话说了什么？
 
 # %% tags=["explore"]
-big, tied = torch.zeros(1_000_000), torch.ones(10, 8)
+tied = torch.ones(10, 8)
 contents = {
     "a model": lambda: model.state_dict(),
     "a whole model": lambda: model,
@@ -367,46 +412,16 @@ def xray(content):
 widgets.explore(xray, pictures.bars, content=list(contents))
 
 # %% [markdown] lang="en"
-# ## Three numbers, four megabytes
-#
-# `big` has a million numbers of 4 bytes. We save three of them. How many bytes does the file store?
-
-# %% [markdown] lang="zh"
-# ## 三个数，四兆字节
-#
-# `big` 有一百万个数，每个 4 字节。我们保存其中三个。文件里存了多少字节？
-
-# %% tags=["predict"]
-my_guess = ...  # a number of bytes
-
-rows = []
-for name, tensor in {"big[:3]": big[:3], "big[:3].clone()": big[:3].clone()}.items():
-    torch.save({"head": tensor}, folder / "head.pt")
-    seen = checkpoint.inspect(folder / "head.pt")
-    rows.append(
-        {
-            "saved": name,
-            "shown": seen.tensors[0].bytes,
-            "stored": seen.stored,
-            "wasted": seen.wasted,
-        }
-    )
-print(facts.Table("bytes", rows))
-exercises.predict(my_guess, torch=rows[0]["stored"])
-
-# %% [markdown] lang="en"
-# A slice is a view: a window on the storage of the whole. `torch.save` writes storages, so that shared memory stays shared.
-#
 # ## One flipped bit
 #
-# Each record of the zip archive carries a checksum. We flip one bit in the middle of a weight. Which of the two sees it?
+# Each record of the zip archive carries a checksum. We flip one bit in the middle of a weight. Which of them sees it,
+# `torch.load` or `checkpoint.load`?
 
 # %% [markdown] lang="zh"
-# 切片是视图（view）：看向整块存储（storage）的一扇窗。`torch.save` 写的是存储，这样共享的内存才能继续共享。
-#
 # ## 一个翻转的位
 #
-# zip 归档的每条记录都带有校验和（checksum）。我们在一个权重中间翻转一位。两者之中谁会发现？
+# zip 归档的每条记录都带有校验和（checksum）。我们在一个权重中间翻转一位。
+# `torch.load` 和 `checkpoint.load`，谁会发现？
 
 # %% tags=["predict"]
 my_guess = ...  # "torch.load", "checkpoint.load", "both" or "none"
@@ -427,16 +442,24 @@ for name, load in {"torch.load": torch.load, "checkpoint.load": checkpoint.load}
 exercises.predict(my_guess, torch="both" if len(saw) == 2 else saw[0] if saw else "none")
 
 # %% [markdown] lang="en"
+# `torch.load` does not look at the checksum. The weight is now astronomically large, and there is no message.
+#
 # ## Only what you need
 #
 # `inspect` knows where each tensor lies. So a tensor can be read alone, and a model can be filled straight from the file:
 # everything is checked first, then read to where it belongs, without a second copy in memory.
+#
+# The last lines write a **safetensors** file. It holds tensors and text, and no pickle.
 
 # %% [markdown] lang="zh"
+# `torch.load` 不看校验和。那个权重变得极大，却没有任何提示。
+#
 # ## 只读需要的
 #
 # `inspect` 知道每个张量在哪里。于是可以只读一个张量，也可以直接从文件填好一个模型：
 # 先检查一切，再读到该去的地方，内存里没有第二份副本。
+#
+# 最后几行写一个 **safetensors** 文件。它只装张量和文本，没有 pickle。
 
 # %%
 print("one tensor:", list(checkpoint.tensors(path, "2.bias")))
@@ -444,21 +467,21 @@ other = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 print("load_into:", checkpoint.load_into(other, path))
 pairs = zip(model.parameters(), other.parameters(), strict=True)
 print("equal:", all(torch.equal(a, b) for a, b in pairs))
-checkpoint.save_weights(folder / "model.safetensors", model, metadata={"trained on": "nothing yet"})
+checkpoint.save_weights(folder / "model.safetensors", model, metadata={"trained on": "digits"})
 seen = checkpoint.inspect(folder / "model.safetensors")
-print("safetensors:", seen.values["metadata.trained on"])
+print("safetensors, its text:", seen.values["metadata.trained on"])
 print("names a function or class:", seen.globals or "none")
 
 # %% [markdown] lang="en"
-# A safetensors file holds tensors and text, and no pickle. It carries no checksums: there a flipped bit in a weight is not seen.
+# A safetensors file names nothing to be called. It carries no checksums: there a flipped bit in a weight is not seen.
 #
 # ## Exercise 1: plain
 #
-# Write `plain`: it makes of any nested dictionary or list one that comes back from `torch.load`. NumPy numbers become
+# Write `plain`: it turns any nested dictionary or list into one that comes back from `torch.load`. NumPy numbers become
 # Python numbers, arrays become tensors, paths become text. Everything else stays as it is.
 
 # %% [markdown] lang="zh"
-# safetensors 文件只装张量和文本，没有 pickle。它不带校验和：权重里翻转的一位，在那里发现不了。
+# safetensors 文件里没有要调用的名字。它不带校验和：权重里翻转的一位，在那里发现不了。
 #
 # ## 练习 1：变成普通的值
 #
@@ -493,12 +516,12 @@ exercises.check("18_plain", plain)  # stuck? exercises.hint("18_plain")
 # %% [markdown] lang="en"
 # ## Exercise 2: small
 #
-# Write `small`: it makes of a dictionary of tensors one with the same values whose file wastes no byte.
+# Write `small`: it turns a dictionary of tensors, no two of which share memory, into one with the same values whose file wastes no byte.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：变小
 #
-# 写出 `small`：由一个张量字典得到数值相同的字典，存成文件后不浪费一个字节。
+# 写出 `small`：由一个张量字典（其中没有共享内存的张量）得到数值相同的字典，存成文件后不浪费一个字节。
 
 
 # %% tags=["exercise:18_small"]
@@ -518,12 +541,12 @@ exercises.check("18_small", small)  # stuck? exercises.hint("18_small")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines as one finds them in scripts, each with what it promises. Which promise is not kept? Prove it.
+# Four lines as one finds them in scripts, each with what it promises. Which promise is not kept? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码，都是脚本里常见的写法，各有一个承诺。哪个承诺没有兑现？请证明。
+# 四行代码，都是脚本里常见的写法，各有一个承诺。哪个承诺没有兑现？单元格会给出证明。
 
 # %% tags=["bug-hunt"]
 my_guess = ...  # 1, 2, 3 or 4

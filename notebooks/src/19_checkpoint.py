@@ -95,7 +95,8 @@ print("ready:", len(images), "images")
 # ## Wrong first
 #
 # You train four steps, save the model, and go home. Tomorrow you load the model and train four more.
-# The random state is set right for you. Only the optimizer is new. Is that the same training?
+# The random state is set right for you (`RandomState` is the part that saves and restores it). Only the optimizer is new.
+# Is that the same training?
 #
 # Write your prediction: the first step (0 to 7) whose loss differs from a run that never stopped. Then run the cell.
 
@@ -103,7 +104,7 @@ print("ready:", len(images), "images")
 # ## 先看错误
 #
 # 你训练四步，保存模型，下班。第二天加载模型，再训练四步。
-# 随机状态已经替你恢复好，只有优化器是新的。这还是同一次训练吗？
+# 随机状态已经替你恢复好（由 `RandomState` 这个部分存取），只有优化器是新的。这还是同一次训练吗？
 #
 # 先写下你的预测：从第几步（0 到 7）起，损失与从未停过的那次不同？再运行单元格。
 
@@ -173,12 +174,16 @@ hot.load_state_dict(state)
 exercises.predict(my_guess, torch=hot.param_groups[0]["lr"])
 
 # %% [markdown] lang="en"
+# The loaded one. Do you want another learning rate? Set it after loading.
+#
 # ## Matched by position
 #
 # The keys of that state are numbers, not names. So what happens when the optimizer belongs to quite another model?
 # Predict: `"ValueError"`, or `"loads"`?
 
 # %% [markdown] lang="zh"
+# 是加载来的那个。想换学习率，请在加载之后再设。
+#
 # ## 按位置匹配
 #
 # 这份状态的键是编号，不是名字。那么，如果优化器属于完全不同的模型，会怎样？
@@ -249,12 +254,12 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
-# So store `loss.item()`. A number is a number.
+# A tensor comes back as a tensor that wants gradients. So store `loss.item()`.
 #
 # The notes end the dictionary with a line of three dots. It stands for "more entries". Can Python read it?
 
 # %% [markdown] lang="zh"
-# 所以存 `loss.item()`。数就是数。
+# 张量读回来仍是需要梯度的张量。所以存 `loss.item()`。
 #
 # 笔记里的字典以一行省略号结尾，意思是“其余条目”。Python 读得懂吗？
 
@@ -290,8 +295,10 @@ dropout = parts["model"][3]
 pairs = zip(parts["model"].parameters(), model.parameters(), strict=True)
 print("model filled:", all(torch.equal(loaded, saved) for loaded, saved in pairs))
 print("go on after epoch", content["epoch"], "| loss is a number:", isinstance(number, float))
-print("eval(): drops units:", parts["model"].eval() is not None and dropout.training)
-print("train(): drops units:", parts["model"].train() is not None and dropout.training)
+parts["model"].eval()
+print("eval(): drops units:", dropout.training)
+parts["model"].train()
+print("train(): drops units:", dropout.training)
 
 # %% [markdown] lang="en"
 # What lives outside the model is not in its state. A separate embedding layer must be saved under its own name.
@@ -350,20 +357,20 @@ widgets.explore(
 # ## Everything, in a new process
 #
 # A real training has more parts: a scheduler, a gradient scaler for float16, a moving average of the weights, a place in the data.
-# `checkpoint.Batches` makes a part of a loader: `next(data)` gives a batch, and the state says which one comes next.
+# `checkpoint.Batches` turns a loader into a part: `next(data)` gives a batch, and the state says which one comes next.
 #
-# A new process knows only what it can import. So this cell becomes a module, as in lesson [10](10_start_methods.ipynb).
+# A new process knows only what it can import. So the next cell becomes a module, as in lesson [10](10_start_methods.ipynb).
 
 # %% [markdown] lang="zh"
 # 有了模型、优化器和随机状态，恢复后的训练逐位相同。笔记只保存前两样。
 # 一旦数据打乱或有 dropout，照它的做法得到的就是另一次训练。
 #
-# ## 全部部分，在新进程里
+# ## 所有部分，换到新进程
 #
 # 真实的训练还有更多部分：学习率调度器（scheduler）、用于 float16 的梯度缩放器（gradient scaler）、权重的滑动平均、数据读到了哪里。
 # `checkpoint.Batches` 把加载器变成一个部分：`next(data)` 给出一个批次，状态记着接下来是哪一个。
 #
-# 新进程只认识它能导入的东西。所以这个单元格成为一个模块，与第 [10](10_start_methods.ipynb) 课相同。
+# 新进程只认识它能导入的东西。所以下面的单元格成为一个模块，与第 [10](10_start_methods.ipynb) 课相同。
 
 # %%
 # %%importable whole_training
@@ -405,21 +412,23 @@ def whole_step(model, optimizer, scheduler, scaler, averaged, data, random):
 
 
 # %% [markdown] lang="en"
-# The first half runs here, the second in a new process. Which of the seven parts may be forgotten without harm?
+# The first 4 steps run here, the other 6 in a new process. Each row forgets one part; a column says whether this part is bit-equal at
+# the end. Which of the seven parts may be forgotten without harm?
 
 # %% [markdown] lang="zh"
-# 前一半在这里运行，后一半在新进程里。七个部分中，忘掉哪些也无妨？
+# 前 4 步在这里运行，后 6 步在新进程里。每一行忘掉一个部分；每一列说明：结束时这个部分是否逐位相同。
+# 七个部分中，忘掉哪些也无妨？
 
 # %% tags=["predict", "claim:CK-01"]
-my_guess = ...  # a set of names, for example {"scaler"}, or set() if all are needed
+my_guess = ...  # a set of names, for example {"data", "averaged"}, or set()
 
 whole = checkpoint.resume_proof(make_whole, whole_step, k=4, m=6, process="new")
 print(whole)
 exercises.predict(my_guess, torch=set(whole.runs[0].equal) - set(whole.needed))
 
 # %% [markdown] lang="en"
-# The scaler changes no bit here: its scale is a power of two. With float16 a fresh scaler skips steps, so save it.
-# Forget the average, and no loss tells you: only the averaged weights are different.
+# Without the scaler's state only the scaler itself differs. Its scale is a power of two, so no loss and no weight changes. With float16
+# a fresh scaler may skip steps, so save it. The average is a model, so its difference counts, though no loss shows it.
 # Copy this cell, and put in a `make` and a `step` of your own.
 #
 # ## A crash while saving
@@ -428,8 +437,8 @@ exercises.predict(my_guess, torch=set(whole.runs[0].equal) - set(whole.needed))
 # Four times a real process is killed while it writes. After how many kills is the checkpoint lost with `torch.save`?
 
 # %% [markdown] lang="zh"
-# 缩放器在这里一位都不影响：它的倍数是 2 的幂。用 float16 时，新的缩放器会跳过几步，所以也要保存。
-# 忘了滑动平均，损失不会有任何变化：只是平均后的权重不同了。
+# 忘了缩放器，只有它自己不同。它的倍数是 2 的幂，损失和权重一位都不变。用 float16 时，新的缩放器可能跳过几步，所以也要保存。
+# 滑动平均本身是模型，所以它的差别算数，虽然损失看不出来。
 # 换成你自己的 `make` 和 `step`，再运行这个单元格。
 #
 # ## 保存途中崩溃
@@ -539,12 +548,12 @@ exercises.check("19_safe_save", safe_save)  # stuck? exercises.hint("19_safe_sav
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines in the style of the notes. Which line is not true? Prove it.
+# Four lines in the style of the notes. Which line is not true? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码，写法与笔记相同。哪一行不成立？请证明。
+# 四行代码，写法与笔记相同。哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:CK-08"]
 my_guess = ...  # 1, 2, 3 or 4

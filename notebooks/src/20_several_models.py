@@ -170,10 +170,10 @@ fresh = make()
 checkpoint.resume(folder / "both.pt", **fresh)
 
 # %% [markdown] lang="en"
-# It also wrote down which optimizer trains which parameters. Now mix up the optimizers. Every shape fits, torch would take them.
+# `checkpoint.save` also wrote down which optimizer trains which parameters. Now mix up the optimizers. Every shape fits, torch would take them.
 
 # %% [markdown] lang="zh"
-# 它还记下了每个优化器训练哪些参数。现在把两个优化器弄混。形状处处相符，torch 会照单全收。
+# `checkpoint.save` 还记下了每个优化器训练哪些参数。现在把两个优化器弄混。形状处处相符，torch 会照单全收。
 
 # %% tags=["raises-exception"]
 mixed = {"optimizer_left": fresh["optimizer_right"], "optimizer_right": fresh["optimizer_left"]}
@@ -208,23 +208,33 @@ for parameter in biases_first(model):
     shapes = {"parameter": tuple(parameter.shape), "buffer": tuple(buffer.shape)}
     rows.append(shapes | {"fits": parameter.shape == buffer.shape})
 print(facts.Table("what torch loaded", rows))
+model(torch.ones(1, 32)).sum().backward()
+try:
+    optimizer.step()
+except RuntimeError as error:
+    print("the first step:", str(error).split(" at ")[0])
 exercises.predict(my_guess, torch=sum(not row["fits"] for row in rows))
 
 # %% [markdown] lang="en"
+# All four are wrong. Loading said nothing; the first step crashes.
+#
 # ## Explore: who matched whom
 #
 # This X-ray reads the file and shows, for each parameter of `left`, whose state torch would give it, and whose state `resume` gives it.
 # Nothing is loaded.
 #
-# Two things to change: set `order` to `"reversed"`; then set `hidden` to 24. In which rows does `resume` refuse?
+# Two things to change: set `order` to `as saved`; then set `hidden` to 24. Which rows are refused? One is enough, and `resume` fills
+# nothing.
 
 # %% [markdown] lang="zh"
+# 四个全错。加载时一声不吭，走第一步就崩溃。
+#
 # ## 动手探索：谁匹配了谁
 #
 # 这张 X 光图读取文件，对 `left` 的每个参数显示：torch 会给它谁的状态，`resume` 给它谁的状态。
 # 什么也不加载。
 #
-# 试着改两处：把 `order` 改成 `"reversed"`；再把 `hidden` 改成 24。哪些行里 `resume` 会拒绝？
+# 试着改两处：把 `order` 改成 `as saved`；再把 `hidden` 改成 24。哪些行被拒绝？只要有一行，`resume` 就什么也不填。
 
 # %% tags=["explore"]
 orders = {
@@ -247,7 +257,7 @@ widgets.explore(matched, pictures.tree, order=list(orders), hidden=[16, 24])
 #
 # ## Two optimizers, one memory
 #
-# Loading copies, says everybody. Copy the state of `optimizer_left` straight into a second optimizer, without a file.
+# Everybody says that loading copies. Put the state of `optimizer_left` straight into a second optimizer, without a file.
 # Then train the first one. Does the momentum of the second one change?
 
 # %% [markdown] lang="zh"
@@ -308,6 +318,8 @@ exercises.predict(my_guess, torch=rows[0]["changed"])
 checkpoint.resume_proof(make, step, k=3, m=3)
 
 # %% [markdown] lang="en"
+# Yes. Nothing here is random, so no random state is needed.
+#
 # ## Best, latest, and the last few
 #
 # A training writes many checkpoints. You want the **latest** to go on, the **best** to use, and not all the others on your disk.
@@ -317,6 +329,8 @@ checkpoint.resume_proof(make, step, k=3, m=3)
 # Seven steps with these validation losses: which files are left?
 
 # %% [markdown] lang="zh"
+# 够。这里没有随机的东西，所以不需要随机状态。
+#
 # ## 最佳、最新与最近几份
 #
 # 一次训练会写很多检查点。你要用**最新**的继续训练，真正使用**最佳**的，其余的不该占满磁盘。
@@ -366,7 +380,7 @@ print("the next step:", again.next)
 exercises.predict(my_guess, torch=resumed.values["step"])
 
 # %% [markdown] lang="en"
-# Only whole files count: every byte is held against the checksums in the file. And the older files are removed only after the
+# Only whole files count: every byte is checked against the checksums in the file. And the older files are removed only after the
 # new one was read back. So one whole checkpoint is there at every moment.
 
 # %% [markdown] lang="zh"
@@ -396,7 +410,7 @@ facts.Table("after going on", kept.rows())
 # %% tags=["exercise:20_pack"]
 class Suitcase:
     def pack(self, models, optimizers):
-        """One dictionary with all states; models and optimizers are two, with the same names."""
+        """One dictionary with all states; both arguments are dictionaries with the same keys."""
         ...
 
     def unpack(self, content, models, optimizers):
@@ -455,12 +469,12 @@ exercises.check("20_remove", remove)  # stuck? exercises.hint("20_remove")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines. Which line is not true? Prove it.
+# Four lines. Which line is not true? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码。哪一行不成立？请证明。
+# 四行代码。哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:CK-10"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -481,6 +495,12 @@ print("weights apart:", lines[3], "| momentum apart:", lines[4])
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
 
 # %% [markdown] lang="en"
+# The model copied, the optimizer did not: two optimizers, one momentum.
+
+# %% [markdown] lang="zh"
+# 模型复制了，优化器没有：两个优化器共用一份动量。
+
+# %% [markdown] lang="en"
 # ## Recap
 #
 # One file, one dictionary, a name for each part: only the name says whose state it is. Torch matches optimizer state by position,
@@ -490,8 +510,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | no message, a useless model | two entries mixed up | Wrong first |
 # | `belongs to other parameters` | the optimizer of another model | The idea |
-# | no message, a crash in a training step | another order of parameters | By position, or by name? |
-# | no message, strange steps | two optimizers share their momentum | Two optimizers, one memory |
+# | `The size of tensor a (32) must match` in a training step | another order of parameters | By position, or by name? |
+# | no message, the second optimizer goes astray | two optimizers share their momentum | Two optimizers, one memory |
 #
 # What next: lesson [21](21_warm_start.ipynb), where only a part of a model comes from a file.
 
@@ -505,8 +525,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | 没有报错，模型却废了 | 弄混了两个条目 | 先看错误 |
 # | `belongs to other parameters` | 用了另一个模型的优化器 | 概念 |
-# | 没有报错，某一步训练时崩溃 | 参数顺序变了 | 按位置，还是按名字？ |
-# | 没有报错，步子走得奇怪 | 两个优化器共用动量 | 两个优化器，一块内存 |
+# | 训练时 `The size of tensor a (32) must match` | 参数顺序变了 | 按位置，还是按名字？ |
+# | 没有报错，第二个优化器更新异常 | 两个优化器共用动量 | 两个优化器，一块内存 |
 #
 # 下一步：第 [21](21_warm_start.ipynb) 课，模型只有一部分来自文件。
 

@@ -88,7 +88,7 @@ print("ready:", list(donor.state_dict()))
 # ## Wrong first
 #
 # A colleague saved the same network from inside a larger program. There each name begins with `net.`.
-# The usual advice: `strict=False` loads what matches. There are 4 tensors. How many does this line load?
+# The usual advice: `strict=False` loads what matches. There are 4 tensors. How many does `load_state_dict(theirs, strict=False)` load?
 
 # %% [markdown] lang="zh"
 # ## 先看错误
@@ -158,7 +158,7 @@ print("the other way, unexpected:", a.load_state_dict(b.state_dict(), strict=Fal
 # %% [markdown] lang="en"
 # ## What strict=False does not forgive
 #
-# Your new task has 3 answers in place of 10. The names are all the same, only the head has another shape.
+# Your new task has 3 classes instead of 10. The names are all the same, only the head has another shape.
 # What does `strict=False` do? Predict: `"skips it"` or `"RuntimeError"`.
 
 # %% [markdown] lang="zh"
@@ -339,18 +339,24 @@ facts.Table(
 )
 
 # %% [markdown] lang="en"
+# Torch leaves four changed tensors, whatever was raised. `warm_start` leaves none. (The line with `is_meta` lets the plan pass, which
+# is made without memory.)
+#
 # ## Does it help?
 #
 # The notes say that a few fitting parameters make training converge faster. Five new networks get 40 images and 20 steps.
 # Each is trained from its own random start, from the body of the donor, and from the body of the notes: all zeros.
-# In how many of the five is the loss lower than from the random start? Predict it for the donor.
+# In how many of the five is the loss lower than from the random start? Predict it for the donor. (The donor has seen these 40
+# images.)
 
 # %% [markdown] lang="zh"
+# 不管抛出什么，torch 都留下四个改过的张量，`warm_start` 一个也不留。（`is_meta` 那一行放过不占内存的计划阶段。）
+#
 # ## 真的有用吗？
 #
 # 笔记说，少数合适的参数就能让训练更快收敛。下面五个新网络各拿 40 张图片训练 20 步。
 # 每个都从三种起点训练：自己的随机值、donor 的主体、笔记里那样全零的主体。
-# 五次中有几次，损失比随机起点低？请对 donor 作出预测。
+# 五次中有几次，损失比随机起点低？请对 donor 作出预测。（donor 见过这 40 张图片。）
 
 # %% tags=["predict", "claim:WS-01"]
 my_guess = ...  # a number from 0 to 5
@@ -374,7 +380,7 @@ exercises.predict(my_guess, torch=wins["trained body"])
 # Write the filter that `strict=False` lacks: keep the entries of the state whose name and shape the model has.
 
 # %% [markdown] lang="zh"
-# 零件适合任务时才有帮助，并不是定律：全零的主体不传梯度，永远学不会。
+# 搬来的部分适合任务时才有用，并非总是如此：全零的主体不传梯度，永远学不会。
 #
 # ## 练习 1：留下合适的
 #
@@ -433,12 +439,12 @@ exercises.check("21_careful_load", careful_load)  # stuck? exercises.hint("21_ca
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Someone keeps the old state, tries a file, and goes back if it fails. Four beliefs; which one is wrong? Prove it.
+# Someone keeps the old state, tries a file, and goes back if it fails. Four beliefs; which one is wrong? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 有人先留下旧状态，试着加载一个文件，失败了就退回去。四个想法，哪一个是错的？请证明。
+# 有人先留下旧状态，试着加载一个文件，失败了就退回去。四个想法，哪一个是错的？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:WS-04"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -462,10 +468,8 @@ beliefs = {
     # The head was never touched.
     4: torch.equal(first["head.weight"], tried.head.weight),
 }
-print(
-    "the kept state is the model's own memory:",
-    old["body.1.weight"].data_ptr() == tried.body[1].weight.data_ptr(),
-)
+same = old["body.1.weight"].data_ptr() == tried.body[1].weight.data_ptr()
+print("the kept state is the model's own memory:", same)
 exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items() if not holds))
 
 # %% [markdown] lang="en"
@@ -476,9 +480,9 @@ exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items
 #
 # | Message | Cause | Where |
 # |---|---|---|
-# | no message, training starts from zero knowledge | a wrong prefix with `strict=False` | Wrong first |
+# | no message, training starts from random numbers | a wrong prefix with `strict=False` | Wrong first |
 # | `size mismatch for head.weight` | same name, another shape | What strict=False does not forgive |
-# | no message, a strange model after a caught error | half of the file was copied | Plan, then load |
+# | no message, half a model after a caught error | half of the file was copied | What strict=False does not forgive |
 # | `nothing fits` | `warm_start` found no common name | Plan, then load |
 #
 # What next: lesson [22](22_devices.ipynb), saved on one device, loaded on another. Prefixes of wrapped models come in lesson
@@ -495,7 +499,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items
 # |---|---|---|
 # | 没有报错，训练从头开始 | 前缀不对又用了 `strict=False` | 先看错误 |
 # | `size mismatch for head.weight` | 名字相同，形状不同 | strict=False 不容忍什么 |
-# | 没有报错，捕获异常后模型怪怪的 | 文件已经复制进去一半 | 先计划，再加载 |
+# | 没有报错，捕获异常后只剩半个模型 | 文件已经复制进去一半 | strict=False 不容忍什么 |
 # | `nothing fits` | `warm_start` 找不到相同的名字 | 先计划，再加载 |
 #
 # 下一步：第 [22](22_devices.ipynb) 课，在一个设备上保存，在另一个设备上加载。被包装模型的前缀在第 [23](23_prefixes.ipynb) 课。

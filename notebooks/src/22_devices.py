@@ -44,7 +44,7 @@
 # You need no GPU. If you have one, the first lines hide it, so that everybody sees the same.
 #
 # A file remembers the device of each tensor by a **tag** such as `cuda:1`. `write_tagged` writes the file that a machine with
-# this device would have written. It uses torch's own way to do that, `torch.serialization.register_package`.
+# this device would have written.
 
 # %% [markdown] lang="zh"
 # ## 准备
@@ -52,7 +52,6 @@
 # 不需要 GPU。如果你有，开头几行会把它藏起来，让所有人看到相同的结果。
 #
 # 文件用**标签**（tag）记住每个张量所在的设备，例如 `cuda:1`。`write_tagged` 写出的文件，与有那个设备的机器写出来的一样。
-# 它用的是 torch 自己的接口 `torch.serialization.register_package`。
 
 # %% tags=["setup"]
 import os
@@ -113,7 +112,7 @@ def outcome(path, **arguments):
     try:
         state = torch.load(path, **arguments)
     except RuntimeError as error:
-        return f"RuntimeError: {str(error).split('. ')[0]}"
+        return type(error).__name__
     return str(state["weight"].device)
 
 
@@ -139,14 +138,15 @@ exercises.predict(my_guess, torch=rows[-1]["outcome"] == "cpu")
 #
 # ## GPU to CPU
 #
-# So the recipe of the notes holds. And for a file that was saved on the CPU it changes nothing: it is a safe habit.
+# The notes load with `map_location=torch.device("cpu")`. That holds. And for a file that was saved on the CPU it changes nothing: it is a
+# safe habit.
 
 # %% [markdown] lang="zh"
 # 字典必须准确写出标签；`"cpu"` 则不必知道文件里写了什么。
 #
 # ## 从 GPU 到 CPU
 #
-# 所以笔记里的做法成立。对存自 CPU 的文件，它什么也不改变：这是一个稳妥的习惯。
+# 笔记用 `map_location=torch.device("cpu")` 加载，这个做法成立。对在 CPU 上保存的文件，它什么也不改变：这是一个稳妥的习惯。
 
 # %% tags=["claim:DV-03"]
 for device, path in files.items():
@@ -180,38 +180,32 @@ exercises.predict(my_guess, torch=found)
 # %% [markdown] lang="en"
 # The state went to the GPU. The model stays where it was made, so the notes are right: `model.to(device)` is still needed.
 #
-# They also say: no `map_location` for GPU to GPU. `where_loaded` asks torch on a machine with as many GPUs as you like. Here it has
-# one.
+# They also say: no `map_location` for GPU to GPU. `where_loaded` pretends that the machine has as many GPUs as you like. Here it
+# has one.
 
 # %% [markdown] lang="zh"
 # 状态到了 GPU 上；模型仍在它被造出来的地方。所以笔记说得对：还需要 `model.to(device)`。
 #
-# 笔记还说：从 GPU 到 GPU 不需要 `map_location`。`where_loaded` 可以在有任意多块 GPU 的机器上问 torch。下面是一块。
+# 笔记还说：从 GPU 到 GPU 不需要 `map_location`。`where_loaded` 假装机器有任意多块 GPU。下面是一块。
 
 # %% tags=["claim:DV-01", "claim:DV-04"]
-checkpoint.where_loaded(
-    {
-        "torch.load(path)": torch.load,
-        'map_location={"cuda:1": "cuda:0"}': functools.partial(
-            torch.load, map_location={"cuda:1": "cuda:0"}
-        ),
-    },
-    gpus=1,
-)
+renumbered = functools.partial(torch.load, map_location={"cuda:1": "cuda:0"})
+reads = {"torch.load(path)": torch.load, 'map_location={"cuda:1": "cuda:0"}': renumbered}
+checkpoint.where_loaded(reads, gpus=1)
 
 # %% [markdown] lang="en"
 # It holds while the same GPU number exists. A file from the second GPU needs `map_location` on a machine with one.
 #
 # ## Read before you run
 #
-# The loading snippet of that section begins like this. Does Python read it?
+# The notes' code for GPU to GPU begins with `place="cuda:0"device = ...`, all on one line. Can Python read it?
 
 # %% [markdown] lang="zh"
-# 只有编号相同的 GPU 存在时才成立。存自第二块 GPU 的文件，在只有一块的机器上就需要 `map_location`。
+# 只有编号相同的 GPU 存在时才成立。在第二块 GPU 上保存的文件，在只有一块的机器上就需要 `map_location`。
 #
 # ## 先读再运行
 #
-# 那一节的加载代码这样开头。Python 读得懂吗？
+# 笔记里从 GPU 到 GPU 的代码以 `place="cuda:0"device = ...` 开头，写在一行里。Python 读得懂吗？
 
 # %% tags=["claim:DV-05"]
 snippets = {
@@ -228,16 +222,16 @@ for name, snippet in snippets.items():
 # %% [markdown] lang="en"
 # ## Moving a tensor, moving a model
 #
-# The `meta` device is on every machine: shapes without values. It stands for a GPU here. After these two lines, where are `x` and
-# the model?
+# The `meta` device is on every machine: shapes without values. It stands for a GPU here. After `x.to("meta")` and
+# `mover.to("meta")`, where are `x` and the model?
 
 # %% [markdown] lang="zh"
 # ## 搬张量，搬模型
 #
-# 每台机器都有 `meta` 设备：只有形状，没有值。这里用它代替 GPU。执行下面两行之后，`x` 和模型在哪里？
+# 每台机器都有 `meta` 设备：只有形状，没有值。这里用它代替 GPU。执行 `x.to("meta")` 和 `mover.to("meta")` 之后，`x` 和模型在哪里？
 
 # %% tags=["predict", "claim:DV-06"]
-my_guess = ...  # [x, model], for example ["cpu", "meta"]
+my_guess = ...  # [x, model], for example ["meta", "cpu"]
 
 x, mover = torch.ones(1, 2), nn.Linear(2, 2)
 x.to("meta")
@@ -277,7 +271,7 @@ with FakeTensorMode():
 # %% [markdown] lang="zh"
 # ## 从 CPU 到 GPU
 #
-# 一个存自 CPU 的文件，一台有两块 GPU 的机器。只写 `torch.load`，它会到哪里？
+# 一个在 CPU 上保存的文件，一台有两块 GPU 的机器。只写 `torch.load`，它会到哪里？
 
 # %% tags=["claim:DV-07"]
 print("here:", torch.load(files["cpu"])["weight"].device)
@@ -346,24 +340,22 @@ resumed
 # Each line is a real call. torch reads the file and decides; only the last step, the copy to a GPU, is left out. `!` marks what
 # fails.
 #
-# Two things to change: set `gpus` to 1, then to 2. Which calls work on every machine? Then set `saved` to `cpu`: which one brings
-# trouble that was not there before?
+# Two things to change: set `gpus` to 1, then to 2. Which calls work on every machine? Then set `saved` to `cpu` and
+# `gpus` back to 0: which call fails?
 
 # %% [markdown] lang="zh"
 # ## 动手探索：存在哪里，怎样加载，到了哪里
 #
 # 每一行都是一次真实调用。torch 读文件并作出决定，只省去最后一步，即复制到 GPU。`!` 标出失败的。
 #
-# 试着改两处：把 `gpus` 改成 1，再改成 2，哪些调用在每台机器上都行？再把 `saved` 改成 `cpu`，哪个调用反而惹出麻烦？
+# 试着改两处：把 `gpus` 改成 1，再改成 2，哪些调用在每台机器上都行？再把 `saved` 改成 `cpu`、`gpus` 改回 0：哪个调用失败？
 
 # %% tags=["explore"]
 calls = {
     "torch.load(path)": torch.load,
     'map_location="cpu"': functools.partial(torch.load, map_location="cpu"),
     'map_location="cuda:0"': functools.partial(torch.load, map_location="cuda:0"),
-    'map_location={"cuda:1": "cuda:0"}': functools.partial(
-        torch.load, map_location={"cuda:1": "cuda:0"}
-    ),
+    'map_location={"cuda:1": "cuda:0"}': renumbered,
     "checkpoint.load(path)": checkpoint.load,
 }
 
@@ -382,7 +374,7 @@ widgets.explore(ends_on, pictures.tree, saved=["cuda:1", "cuda:0", "cpu"], gpus=
 # %% [markdown] lang="zh"
 # ## 练习 1：来自任何地方
 #
-# 写出 `load_anywhere`。不管文件存自哪个设备，张量都要到 CPU 上。检查时没有 GPU。
+# 写出 `load_anywhere`。不管文件在哪个设备上保存，张量都要到 CPU 上。检查时没有 GPU。
 
 
 # %% tags=["exercise:22_load_anywhere"]
@@ -402,13 +394,13 @@ exercises.check("22_load_anywhere", load_anywhere)  # stuck? exercises.hint("22_
 # %% [markdown] lang="en"
 # ## Exercise 2: move a batch
 #
-# A batch may be a tensor, a list, a tuple or a dict, also inside each other. Give it on the device. What is no tensor stays, and the
-# batch that was given does not change.
+# A batch may be a tensor, a list, a tuple (no namedtuple here) or a dict, also inside each other. Return the batch with all tensors on
+# the device. Everything else stays as it is, and the batch you were given must not change.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：搬一个批次
 #
-# 批次可能是张量、列表、元组或字典，也可能层层嵌套。返回搬到设备上的批次；不是张量的原样保留，传进来的批次不能改变。
+# 批次可能是张量、列表、元组（这里没有具名元组）或字典，也可能层层嵌套。返回搬到设备上的批次；不是张量的原样保留，传进来的批次不能改变。
 
 
 # %% tags=["exercise:22_move"]
@@ -434,13 +426,13 @@ exercises.check("22_move", move)  # stuck? exercises.hint("22_move")
 # %% [markdown] lang="en"
 # ## Exercise 3: a place for each
 #
-# A file was saved by a machine with more GPUs than yours. Write the dictionary for `map_location`: number N goes to N modulo `gpus`.
+# A file was saved by a machine with more GPUs than yours. `saved` is a list of its GPU tags. Write the dictionary for `map_location`: number N goes to N modulo `gpus`.
 # Without a GPU all go to the CPU.
 
 # %% [markdown] lang="zh"
 # ## 练习 3：各得其所
 #
-# 文件来自一台 GPU 比你多的机器。写出给 `map_location` 的字典：编号 N 放到 N 对 `gpus` 取余的那块；没有 GPU 就全放 CPU。
+# 文件来自一台 GPU 比你多的机器。`saved` 是它的 GPU 标签的列表。写出给 `map_location` 的字典：编号 N 放到 N 对 `gpus` 取余的那块；没有 GPU 就全放 CPU。
 
 
 # %% tags=["exercise:22_places"]
@@ -461,12 +453,12 @@ exercises.check("22_places", places)  # stuck? exercises.hint("22_places")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements in the style of the notes. Which one does not hold? Prove it.
+# Four statements in the style of the notes. Which one does not hold? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法，写法与笔记相同。哪一条不成立？请证明。
+# 四条说法，写法与笔记相同。哪一条不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:DV-04"]
 my_guess = ...  # 1, 2, 3 or 4

@@ -2,7 +2,7 @@
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 #   tutorlib:
-#     title: {en: "Prefixes: names that wrappers give", zh: "前缀：包装给出的名字"}
+#     title: {en: "Prefixes: names that wrappers give", zh: "前缀：包装加上的名字"}
 #     sections:
 #       - "002: GPU上保存，CPU上加载"
 #       - "003: Saving & Loading Model Across Devices"
@@ -23,7 +23,7 @@
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
 # %% [markdown] lang="zh"
-# # 23 · 前缀：包装给出的名字
+# # 23 · 前缀：包装加上的名字
 #
 # **学完本课，你能够**：说出 `module.` 和 `_orig_mod.` 从哪里来；去掉它们而不伤及别的名字；在被包装的模型需要时把它们加回去。
 #
@@ -44,6 +44,7 @@
 # 一个小网络，带批归一化（`BatchNorm1d`），这样状态里不只有权重。
 
 # %% tags=["setup"]
+import copy
 import os
 import tempfile
 from pathlib import Path
@@ -161,10 +162,9 @@ for into, file in ((Net(1), "wrapped.pt"), (nn.DataParallel(Net(1)), "plain.pt")
         into.load_state_dict(torch.load(folder / file))
     except (KeyError, RuntimeError) as error:
         happened = type(error).__name__
-        first, *more = str(error).splitlines()
-        print(
-            f"{file} into {type(into).__name__}: {happened}:", [line.strip()[:44] for line in more]
-        )
+        print(f"{file} into {type(into).__name__}: {happened}")
+        for line in str(error).splitlines()[1:]:
+            print("   ", line.split(",")[0].strip())
 exercises.predict(my_guess, torch=happened)
 
 # %% [markdown] lang="en"
@@ -197,7 +197,7 @@ print("compiled:", next(iter(compiled._orig_mod.state_dict())))
 
 # %% tags=["claim:DP-03"]
 def torchs_own(mixed):
-    mixed = dict(mixed)
+    mixed = copy.deepcopy(mixed)
     consume_prefix_in_state_dict_if_present(mixed, "module.")  # changes its argument
     return mixed
 
@@ -213,7 +213,7 @@ facts.Table("names after", [{"way": way, "names": list(take(mixed))} for way, ta
 
 # %% [markdown] lang="en"
 # Three keep it whole. Is there a difference between them? A state has a second list, `_metadata`: the version of each
-# module's format. It has prefixes, too. A plain dictionary has none.
+# module's format. It has prefixes, too. A plain dictionary has no such list.
 #
 # Here one entry of the batch norm is lost. A strict load must say so. Predict the result of the second way, `removeprefix`:
 # `"loads"` or `"RuntimeError"`?
@@ -229,7 +229,7 @@ my_guess = ...  # "loads" or "RuntimeError"
 damaged = wrapped.state_dict()
 del damaged["module.norm.num_batches_tracked"]
 rows = []
-for way in ("removeprefix", "checkpoint.without_prefix"):
+for way in ("removeprefix", "torch's consume_prefix...", "checkpoint.without_prefix"):
     names_off = ways[way](damaged)
     try:
         Net(1).load_state_dict(names_off)
@@ -244,25 +244,27 @@ exercises.predict(my_guess, torch=rows[0]["strict load"])
 
 # %% [markdown] lang="en"
 # Without versions torch takes the file for one from before that entry existed, and fills it in without a word.
-# So names and versions must move together.
+# So names and versions must move together. Torch's own function moves both, but it changes the state that you give it.
 #
 # ## Explore: keys before and after
 #
 # Choose what the file was saved from and which `rule` is applied. Each line is a name of the plain model.
-# `suggested` is the rule that the report itself proposes; *filled* is an entry that torch makes up, as you have just seen.
-# With `apply` the plan is carried out on a fresh model.
+# `suggested` is the rule that the report itself proposes; *filled* is an entry that torch makes up. With `apply` the plan is carried
+# out.
 #
-# Two things to change: save from `all of it` and find the rule that helps; then apply it.
+# Two things to change: set `saved_from` to `all of it` (compiled, in `DataParallel`, `f2` compiled once more) and find the rule that
+# helps; then apply it.
 
 # %% [markdown] lang="zh"
 # 没有版本信息，torch 就以为这是该条目出现之前的旧文件，悄悄补上。所以名字和版本必须一起改。
+# torch 自己的函数也一起改，但它改的是你传进去的那份。
 #
 # ## 动手探索：键的前与后
 #
-# 选择文件存自哪种模型、用哪条规则（`rule`）。每一行是普通模型里的一个名字。
+# 选择文件由哪种模型保存、用哪条规则（`rule`）。每一行是普通模型里的一个名字。
 # `suggested` 是报告自己提出的规则；*filled* 是 torch 自己补上的条目，你刚刚见过。勾选 `apply` 就在一个新模型上执行计划。
 #
-# 试着改两处：选存自 `all of it`，找出有用的规则；然后执行它。
+# 试着改两处：把 `saved_from` 改成 `all of it`，找出有用的规则；然后执行它。
 
 
 # %% tags=["explore"]
@@ -338,12 +340,13 @@ checkpoint.warm_start(Net(1), two, prefix="module.")
 # %% [markdown] lang="en"
 # ## Exercise 1: strip
 #
-# Write the safe form of the recipe. Names without the prefix stay, and the argument is left alone.
+# Write the safe form of the recipe, for the names (the versions are left out here). Names without the prefix stay, and the argument is
+# left alone.
 
 # %% [markdown] lang="zh"
 # ## 练习 1：去掉前缀
 #
-# 写出那个做法的安全版本。没有前缀的名字原样保留，传入的字典不能改动。
+# 写出那个做法的安全版本，只管名字（这里不管版本）。没有前缀的名字原样保留，传入的字典不能改动。
 
 
 # %% tags=["exercise:23_strip"]
@@ -364,7 +367,7 @@ exercises.check("23_strip", strip)  # stuck? exercises.hint("23_strip")
 # ## Exercise 2: the plain name
 #
 # Wrappers are nested, and stand in the middle of names. Write the name that the plain model has.
-# Wrappers are called `module` and `_orig_mod`; a layer called `submodule` is none.
+# Wrappers are called `module` and `_orig_mod`; a layer called `submodule` is not a wrapper.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：本来的名字
@@ -390,12 +393,12 @@ exercises.check("23_plain", plain_name)  # stuck? exercises.hint("23_plain")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines in the style of the notes. Which one is not true? Prove it.
+# Four lines in the style of the notes. Which one is not true? The cell proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四行代码，写法与笔记相同。哪一行不成立？请证明。
+# 四行代码，写法与笔记相同。哪一行不成立？单元格会给出证明。
 
 # %% tags=["bug-hunt", "claim:DP-02"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -420,7 +423,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | Message | Cause | Where |
 # |---|---|---|
 # | `Unexpected key(s) in state_dict: "module.f1.weight"` | saved from a wrapper | Where the prefix comes from |
-# | `Missing key(s) in state_dict: "module.f1.weight"` | a plain file, a wrapped model | Putting it on |
+# | `Missing key(s) in state_dict: "module.f1.weight"` | a plain file, a wrapped model | Where the prefix comes from |
 # | names such as `ht` | `k[7:]` on names without the prefix | Wrong first |
 # | `would both be f1.weight` | the file has the name with and without | Two names become one |
 #
@@ -434,8 +437,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | `Unexpected key(s) in state_dict: "module.f1.weight"` | 存自被包装的模型 | 前缀从哪里来 |
-# | `Missing key(s) in state_dict: "module.f1.weight"` | 普通文件装进被包装的模型 | 加上前缀 |
+# | `Unexpected key(s) in state_dict: "module.f1.weight"` | 由被包装的模型保存 | 前缀从哪里来 |
+# | `Missing key(s) in state_dict: "module.f1.weight"` | 普通文件装进被包装的模型 | 前缀从哪里来 |
 # | 出现 `ht` 这样的名字 | 对没有前缀的名字用了 `k[7:]` | 先看错误 |
 # | `would both be f1.weight` | 文件里带前缀和不带前缀的名字都有 | 两个名字变成一个 |
 #

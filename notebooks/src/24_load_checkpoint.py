@@ -100,7 +100,7 @@ print("ready:", len(trained), "tensors")
 # ## Wrong first
 #
 # Many projects carry a loader like this one, copied from a library. It takes a path or an address and fills the model.
-# Its definitions run without an error. Then you call it with a path. What happens?
+# Its definitions run without an error. Then you call it with a path, in the third cell below. What happens?
 #
 # Write the type of the error, or `"loads"`.
 
@@ -108,16 +108,18 @@ print("ready:", len(trained), "tensors")
 # ## 先看错误
 #
 # 许多项目里都有这样一个加载函数，是从某个库里抄来的。它接受路径或地址，然后填好模型。
-# 执行这段定义没有报错。接着你用一个路径调用它，会怎样？
+# 执行这段定义没有报错。接着在下面第三个单元格里用一个路径调用它，会怎样？
 #
 # 写下错误类型，或者 `"loads"`（加载成功）。
 
-# %% tags=["wrong-first", "predict", "claim:LC-01"]
-RECIPE = """
+# %%
+# %%importable recipe
 import os
+
 import torch
 import torch.distributed as dist
 from torch.hub import load_state_dict_from_url
+
 
 def load_checkpoint(model, filename, map_location=None, strict=False):
     if filename.startswith("torchvision://"):
@@ -141,10 +143,12 @@ def load_checkpoint(model, filename, map_location=None, strict=False):
     load_state_dict(model.module if hasattr(model, "module") else model, state, strict)
     return content
 
+
 def get_dist_info():
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
 
 def load_url_dist(url):
     rank, world = get_dist_info()
@@ -156,6 +160,7 @@ def load_url_dist(url):
         if rank > 0:
             content = load_state_dict_from_url(url, progress=False)
     return content
+
 
 def load_state_dict(module, state, strict=False):
     own, unexpected, shapes = module.state_dict(), [], []
@@ -172,11 +177,10 @@ def load_state_dict(module, state, strict=False):
         if strict:
             raise RuntimeError(AsciiTable(report).table)
         print(AsciiTable(report).table)
-"""
-notes = {}
-exec(RECIPE, notes)
 
 
+# %% tags=["folded"]
+# Two helpers: how a call ended, and which names nobody defined. Open them if you like.
 def outcome(call, *arguments, **named):
     try:
         return call(*arguments, **named)
@@ -199,11 +203,14 @@ def undefined(namespace):
     return sorted(used - set(namespace) - set(dir(builtins)))
 
 
+# %% tags=["wrong-first", "predict", "claim:LC-01"]
+import recipe
+
 my_guess = ...  # for example "ValueError"
 
 torch.save(OrderedDict(trained), shelf / "bare.pth")
-said = outcome(notes["load_checkpoint"], make(), str(shelf / "bare.pth"))
-print("defined by nobody:", undefined(notes))
+said = outcome(recipe.load_checkpoint, make(), str(shelf / "bare.pth"))
+print("defined by nobody:", undefined(vars(recipe)))
 print("load_checkpoint(model, path):", said)
 exercises.predict(my_guess, torch=said.split(":")[0])
 
@@ -231,7 +238,7 @@ exercises.predict(my_guess, torch=said.split(":")[0])
 #
 # 1. **从地址到文件**：路径，或者下载到缓存。
 # 2. **从文件到内容**：`torch.load`，带 `map_location`。
-# 3. **从内容到状态**：裸的 `state_dict`，或者放在更大的字典里。
+# 3. **从内容到状态**：单独的 `state_dict`，或者放在更大的字典里。
 # 4. **名字**：去掉包装的前缀。
 # 5. **从状态到模型**，并给出报告。
 #
@@ -244,16 +251,11 @@ class AsciiTable:
         self.table = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in report if names)
 
 
-notes.update(
-    osp=os.path,
-    OrderedDict=OrderedDict,
-    AsciiTable=AsciiTable,
-    model_urls={},
-    open_mmlab_model_urls={},
-)
-load_checkpoint = notes["load_checkpoint"]
+recipe.osp, recipe.OrderedDict, recipe.AsciiTable = os.path, OrderedDict, AsciiTable
+recipe.model_urls, recipe.open_mmlab_model_urls = {}, {}
+load_checkpoint = recipe.load_checkpoint
 
-print("still undefined:", undefined(notes), "| IOError is OSError:", IOError is OSError)
+print("still undefined:", undefined(vars(recipe)), "| IOError is OSError:", IOError is OSError)
 print(outcome(load_checkpoint, make(), "nope.pth"))
 torch.save({"state_dict": trained, "epoch": 3}, shelf / "whole.pth")
 content = load_checkpoint(make(), str(shelf / "whole.pth"))
@@ -262,12 +264,12 @@ print("returned:", list(content), "| epoch", content["epoch"])
 # %% [markdown] lang="en"
 # ## Step 3: content to state
 #
-# The same weights, saved in five ways. How many of the five does the recipe load?
+# The same weights, saved in four ways, and an empty state. How many of the five does the recipe load?
 
 # %% [markdown] lang="zh"
 # ## 第 3 步：从内容到状态
 #
-# 同样的权重，用五种方式保存。这段代码能加载其中几种？
+# 同样的权重，用四种方式保存；另有一个空的状态。这五种里，这段代码能加载几种？
 
 
 # %% tags=["predict", "claim:LC-03"]
@@ -287,14 +289,14 @@ layouts = {
     "empty OrderedDict": OrderedDict(),
 }
 table = facts.Table(
-    "five ways to save",
+    "five contents",
     [{"content": name, "recipe": loads(content)} for name, content in layouts.items()],
 )
 print(table)
 exercises.predict(my_guess, torch=sum(row["recipe"] == "loads" for row in table.rows()))
 
 # %% [markdown] lang="en"
-# A bare dictionary passes only as an `OrderedDict`. Rename the keys with `{...}`, and you have a plain one.
+# A bare dictionary passes only as an `OrderedDict`. Rename the keys with a comprehension `{...}`, and you have a plain one.
 #
 # ## Step 4: names
 #
@@ -302,12 +304,12 @@ exercises.predict(my_guess, torch=sum(row["recipe"] == "loads" for row in table.
 # Does it work for a bare `state_dict`, too? Predict `"loads"` or the type of the error.
 
 # %% [markdown] lang="zh"
-# 裸的字典必须是 `OrderedDict` 才能通过。用 `{...}` 改一次键名，它就成了普通字典。
+# 单独的字典必须是 `OrderedDict` 才能通过。用 `{...}` 改一次键名，它就成了普通字典。
 #
 # ## 第 4 步：名字
 #
 # 现在，模型是在 `DataParallel` 的包装里保存的：每个键都以 `module.` 开头。这段代码会去掉它。
-# 对裸的 `state_dict` 也有效吗？预测 `"loads"` 或错误类型。
+# 对单独的 `state_dict` 也有效吗？预测 `"loads"` 或错误类型。
 
 # %% tags=["predict", "claim:LC-04"]
 my_guess = ...  # "loads", or for example "ValueError"
@@ -330,13 +332,13 @@ exercises.predict(my_guess, torch=bare.split(":")[0])
 # The bare one dies: the line that strips looks into `content["state_dict"]` again. And it looks at the first key only,
 # then cuts 7 letters off every key: `projector.weight` becomes `or.weight`.
 #
-# The other side: the *new* model may be wrapped. Then the weights must go to the inner one.
+# The other way round: the *new* model may be wrapped. Then the weights must go to the inner one.
 
 # %% [markdown] lang="zh"
-# 裸的 `state_dict` 失败了：去前缀的那一行又去找 `content["state_dict"]`。而且它只看第一个键，
+# 单独的 `state_dict` 失败了：去前缀的那一行又去找 `content["state_dict"]`。而且它只看第一个键，
 # 然后把每个键都切掉 7 个字母：`projector.weight` 变成了 `or.weight`。
 #
-# 另一头：**新**模型也可能有包装。这时权重必须进到里面的模型。
+# 反过来：**新**模型也可能有包装。这时权重必须进到里面的模型。
 
 # %% tags=["claim:LC-05"]
 parallel = nn.DataParallel(make())
@@ -352,7 +354,7 @@ said = loads(named_so.state_dict(), named_so)
 #
 # ## Step 5: state to model
 #
-# Leniently, the recipe skips what does not fit and says so. It says nothing about a missing `num_batches_tracked`.
+# With `strict=False` the recipe skips what does not fit and says so. It says nothing about a missing `num_batches_tracked`.
 # Does torch itself? Twice the same state without that key. Once it is an `OrderedDict` that kept its `_metadata`, once a plain `dict`.
 # For which does torch report it: `"OrderedDict"`, `"dict"`, `"both"` or `"none"`?
 
@@ -361,7 +363,7 @@ said = loads(named_so.state_dict(), named_so)
 #
 # ## 第 5 步：从状态到模型
 #
-# 宽松模式下，这段代码跳过不合适的并说明。缺少 `num_batches_tracked` 时它什么也不说。
+# `strict=False` 时，这段代码跳过对不上的条目，并列出来。缺少 `num_batches_tracked` 时它什么也不说。
 # torch 自己呢？同一个状态去掉这个键，有两份：一份是保留了 `_metadata` 的 `OrderedDict`，一份是普通 `dict`。
 # torch 对哪一份报告缺失：`"OrderedDict"`、`"dict"`、`"both"`（都报告）还是 `"none"`（都不报告）？
 
@@ -409,12 +411,12 @@ torch.save(dict(model.named_parameters()), shelf / "parameters.pth")
 read = torch.load(shelf / "parameters.pth")
 print("saved and loaded as:", type(read["head.weight"]).__name__)
 print("torch takes them:", make().load_state_dict(read, strict=False).unexpected_keys == [])
-print(
-    "the recipe takes them:",
-    loads({"state_dict": OrderedDict(read, **dict(model.named_buffers()))}),
-)
+whole = OrderedDict(read, **dict(model.named_buffers()))
+print("the recipe takes them:", loads({"state_dict": whole}))
 
 # %% [markdown] lang="en"
+# A `state_dict` shows the model's own memory (lesson [16](16_state_dict.ipynb)). And a file of `Parameter`s loads like one of tensors.
+#
 # ## Step 2: where do the tensors go?
 #
 # This file was saved on a GPU. You load it with `map_location="cpu"`: once by its path, once by its address.
@@ -423,6 +425,8 @@ print(
 # (The tag says GPU number 99, so that no machine has it.)
 
 # %% [markdown] lang="zh"
+# `state_dict` 就是模型自己的内存（见第 [16](16_state_dict.ipynb) 课）。存的是 `Parameter` 也一样能加载。
+#
 # ## 第 2 步：张量放到哪里？
 #
 # 这个文件是在 GPU 上保存的。你用 `map_location="cpu"` 加载两次：一次用路径，一次用地址。
@@ -466,11 +470,11 @@ exercises.predict(my_guess, torch="/".join(kind for kind in works if works[kind]
 # %% tags=["predict", "claim:LC-10", "claim:LC-12"]
 my_guess = ...  # "loads", or for example "RuntimeError"
 
-print("rank, world:", notes["get_dist_info"]())
+print("rank, world:", recipe.get_dist_info())
 with ranks.here():  # a group of this one process
-    print("in a group of one:", notes["get_dist_info"]())
+    print("in a group of one:", recipe.get_dist_info())
 os.environ["LOCAL_RANK"] = "1"
-said = outcome(notes["load_url_dist"], f"{site}/bare.pth")
+said = outcome(recipe.load_url_dist, f"{site}/bare.pth")
 del os.environ["LOCAL_RANK"]
 print("with LOCAL_RANK=1:", said.split(":")[0])
 exercises.predict(my_guess, torch=said.split(":")[0])
@@ -517,7 +521,7 @@ def share(site, home):
     try:
         checkpoint.load(f"{site}/nope.pth")
     except checkpoint.CheckpointError as error:
-        told = str(error).replace(site, "")
+        told = str(error).replace(site, "").partition(" File")[0]
     return {
         "rank": dist.get_rank(),
         "by turns": len(content),
@@ -534,29 +538,33 @@ print(facts.Table("two real ranks", rows))
 print("the server was asked for:", asked)
 
 # %% [markdown] lang="en"
-# Each file was fetched once. **Both** ranks were told of the bad address. In the pattern of the notes, rank 0 raises before the
-# barrier, and rank 1 waits there for a long time.
+# Each file was fetched once. **Both** ranks were told of the bad address. In the pattern of the notes rank 0 raises before the barrier.
+# If its process ends there, rank 1 gets `Connection closed by peer`, and no word of the address. If rank 0 catches its error and goes
+# on, rank 1 waits, by default up to 30 minutes.
 #
 # ## Explore: the five steps
 #
-# This X-ray makes a file, loads it through all five steps with the functions of `checkpoint`, and asks the recipe as well.
+# Each change makes a file, loads it through all five steps with the functions of `checkpoint`, and asks the recipe as well.
 #
-# Two things to change: the `layout`; then the `prefix`. In which row does the recipe fall behind?
+# Two things to change: the `layout`; then the `prefix`. Our five steps always arrive. What becomes of the recipe in the last row?
 
 # %% [markdown] lang="zh"
-# 每个文件只取了一次。错误的地址**两个** rank 都得知了。按笔记的写法，rank 0 在屏障之前就抛出错误，rank 1 会在那里一直等。
+# 每个文件只取了一次。错误的地址**两个** rank 都得知了。按笔记的写法，rank 0 在屏障之前就抛出错误。
+# 如果它的进程就此结束，rank 1 只得到 `Connection closed by peer`，看不出是地址错了。如果 rank 0 捕获错误后继续运行，rank 1 就一直等，默认最多 30 分钟。
 #
 # ## 动手探索：五个步骤
 #
 # 这张 X 光图先造出一个文件，再用 `checkpoint` 的函数走完五步，同时也问一问那段代码。
 #
-# 试着改两处：`layout`（布局），再改 `prefix`（前缀）。那段代码在哪一行落后了？
+# 试着改两处：`layout`（布局），再改 `prefix`（前缀）。我们的五步总能走完。最后一行里，那段代码怎么样了？
 
 
 # %% tags=["folded"]
 # Only draws what was measured: open it if you like.
 @dataclass(frozen=True, repr=False)
 class Journey(facts.Table):
+    heads = ("step", "before", "by", "after")
+
     def tree(self):
         lines = []
         for row in self.content:
@@ -588,41 +596,19 @@ def journey(layout, prefix, address):
     report = checkpoint.warm_start(model, named, strict=True)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         said = outcome(load_checkpoint, make(), str(file))
-    recipe = (
-        said
-        if isinstance(said, str)
-        else "Error, only printed"
-        if printed.getvalue()
-        else "all loaded"
-    )
-    rows = [
-        {"step": "address", "before": address, "by": "local_path", "after": "a file"},
-        {"step": "content", "before": "a file", "by": "load", "after": f"{len(read)} entries"},
-        {
-            "step": "state",
-            "before": f"{len(read)} entries",
-            "by": layout,
-            "after": next(iter(found)),
-        },
-        {
-            "step": "names",
-            "before": next(iter(found)),
-            "by": "without_prefix" if prefix else "-",
-            "after": next(iter(named)),
-        },
-        {
-            "step": "model",
-            "before": f"{len(named)} tensors",
-            "by": "warm_start",
-            "after": f"{report.share:.0%} loaded",
-        },
-        {
-            "step": "the recipe",
-            "before": address,
-            "by": "load_checkpoint",
-            "after": recipe.replace(str(shelf), ""),
-        },
+    if isinstance(said, str):
+        told = said.replace(str(shelf), "")
+    else:
+        told = "Error, only printed" if printed.getvalue() else "all loaded"
+    steps = [
+        ("address", address, "local_path", "a file"),
+        ("content", "a file", "load", f"{len(read)} entries"),
+        ("state", f"{len(read)} entries", layout, next(iter(found))),
+        ("names", next(iter(found)), "without_prefix" if prefix else "-", next(iter(named))),
+        ("model", f"{len(named)} tensors", "warm_start", f"{report.share:.0%} loaded"),
+        ("the recipe", "a file", "load_checkpoint", told),
     ]
+    rows = [dict(zip(Journey.heads, step, strict=True)) for step in steps]
     return Journey("from an address to a filled model", rows)
 
 
@@ -630,7 +616,7 @@ widgets.explore(
     journey,
     pictures.tree,
     layout=["bare", "state_dict", "model_state_dict"],
-    prefix=["module.", "", "_orig_mod."],
+    prefix={"module.": "module.", "(none)": "", "_orig_mod.": "_orig_mod."},
     address=["path", "file:", "http:"],
 )
 
@@ -643,7 +629,7 @@ widgets.explore(
 # %% [markdown] lang="zh"
 # ## 练习 1：找到状态
 #
-# 写出第 3 步。内容可能是裸的 `state_dict`（任何一种字典），也可能把它放在 `"state_dict"`、`"model_state_dict"` 或 `"model"` 下面。
+# 写出第 3 步。内容可能是单独的 `state_dict`（任何一种字典），也可能把它放在 `"state_dict"`、`"model_state_dict"` 或 `"model"` 下面。
 # 其他情况一律 `ValueError`。
 
 
@@ -708,7 +694,7 @@ exercises.check("24_in_turn", in_turn)  # stuck? exercises.hint("24_in_turn")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements about the recipe. Which one is not true? Prove it.
+# Four statements about the recipe. Which one is not true? The cell proves it.
 #
 # 1. It returns the whole content, so the epoch can be read from it.
 # 2. A wrong path raises before the model is touched.
@@ -718,7 +704,7 @@ exercises.check("24_in_turn", in_turn)  # stuck? exercises.hint("24_in_turn")
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 关于这段代码的四个说法。哪一个不成立？请证明。
+# 关于这段代码的四个说法。哪一个不成立？单元格会给出证明。
 #
 # 1. 它返回完整的内容，所以能从里面读出轮次。
 # 2. 路径写错时，它在碰到模型之前就抛出错误。
@@ -744,10 +730,8 @@ lines = {
     3: untouched(odd, load_checkpoint, str(shelf / "odd.pth"), strict=True),
     4: sum(row["downloads"] for row in rows) == 1,
 }
-print(
-    "checkpoint.warm_start(strict=True) leaves it as before:",
-    untouched(odd, checkpoint.warm_start, odd, strict=True),
-)
+as_before = untouched(odd, checkpoint.warm_start, odd, strict=True)
+print("checkpoint.warm_start(strict=True) leaves it as before:", as_before)
 exercises.predict(my_guess, torch=next(number for number, holds in lines.items() if not holds))
 
 # %% [markdown] lang="en"
@@ -767,7 +751,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `NameError: name 'osp' is not defined` | a copied function left its imports behind | Wrong first |
 # | `No state_dict found` | a plain `dict`, or another key | Step 3 |
 # | `KeyError: 'state_dict'` | a bare state with a prefix | Step 4 |
-# | `Attempting to deserialize object on CUDA device` | `map_location` forgotten for an address | Step 2 |
+# | `RuntimeError`, it asks for a CUDA device | `map_location` forgotten for an address | Step 2 |
 # | `UnboundLocalError` | `LOCAL_RANK` without a process group | Step 1 again |
 #
 # What next: lesson [25](25_pretrained.ipynb), what the cache holds. `tutorlib claims --section "Load Checkpoint"` lists what you
@@ -783,8 +767,8 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | `NameError: name 'osp' is not defined` | 抄来的函数没有带上导入 | 先看错误 |
 # | `No state_dict found` | 普通 `dict`，或键名不同 | 第 3 步 |
-# | `KeyError: 'state_dict'` | 裸的状态带有前缀 | 第 4 步 |
-# | `Attempting to deserialize object on CUDA device` | 对地址忘了 `map_location` | 第 2 步 |
+# | `KeyError: 'state_dict'` | 单独的状态带有前缀 | 第 4 步 |
+# | `RuntimeError`，要求有 CUDA 设备 | 对地址忘了 `map_location` | 第 2 步 |
 # | `UnboundLocalError` | 有 `LOCAL_RANK` 却没有进程组 | 再看第 1 步 |
 #
 # 下一步：第 [25](25_pretrained.ipynb) 课，缓存里有什么。`tutorlib claims --section "Load Checkpoint"` 列出你在本课证明过的论断。

@@ -190,13 +190,18 @@ device = inspect.signature(torchsummary.summary).parameters["device"].default
 print("returns:", answer, "| its device, unless told:", device)
 
 # %% [markdown] lang="en"
-# It works for a plain convolutional network. A program cannot ask it for a number, though: it returns None.
+# It works for a plain convolutional network. (With a GPU, say `device="cpu"` for a model on the CPU.) A program cannot ask it for a
+# number, though: it returns None.
+#
+# ## The notes' arguments
 #
 # The notes try it on `resnet50(pretrained=False, num_classes=7, scale=1)`. Does torchvision know these arguments? We ask its smaller
 # sister, `resnet18`.
 
 # %% [markdown] lang="zh"
-# 对普通的卷积网络，它可以用。但程序没法向它要一个数：它返回 None。
+# 对普通的卷积网络，它可以用。（有 GPU 时，模型若在 CPU 上，要写 `device="cpu"`。）但程序没法向它要一个数：它返回 None。
+#
+# ## 笔记里的参数
 #
 # 笔记里用的模型是 `resnet50(pretrained=False, num_classes=7, scale=1)`。torchvision 认识这些参数吗？
 # 我们用小一些的 `resnet18` 来问。
@@ -209,7 +214,7 @@ for arguments in ({"num_classes": 7, "scale": 1}, {"num_classes": 7}):
         resnet = models.resnet18(weights=None, **arguments)
         print(arguments, "gives outputs:", resnet.fc.out_features)
     except TypeError as error:
-        print(arguments, "TypeError:", "scale" in str(error))
+        print(arguments, "TypeError:", str(error).partition("() got an ")[2])
 
 # %% [markdown] lang="en"
 # There is no `scale`. The number of classes is an argument, and `weights=None` has replaced `pretrained=False`.
@@ -217,7 +222,8 @@ for arguments in ({"num_classes": 7, "scale": 1}, {"num_classes": 7}):
 # ## Totals
 #
 # This model has a parameter called `scale` with 7 numbers, and one `Linear(3, 3)` (9 weights, 3 biases) that it uses twice.
-# How many parameters does torchsummary count?
+# Four count it: torchsummary; torchinfo, a newer package; `export.summary` of this course; and a plain sum. How many does torchsummary
+# find?
 
 # %% [markdown] lang="zh"
 # 没有 `scale` 这个参数。类别数可以指定；`pretrained=False` 已由 `weights=None` 取代。
@@ -225,7 +231,7 @@ for arguments in ({"num_classes": 7, "scale": 1}, {"num_classes": 7}):
 # ## 总数
 #
 # 下面的模型有一个叫 `scale` 的参数，含 7 个数；还有一个 `Linear(3, 3)`（9 个权重、3 个偏置），用了两次。
-# torchsummary 数出多少个参数？
+# 四种数法：torchsummary；较新的 torchinfo；本课程的 `export.summary`；直接求和。torchsummary 数出多少个？
 
 
 # %% tags=["predict", "claim:TS-05"]
@@ -495,12 +501,22 @@ exercises.check("27_shapes", shapes)  # stuck? exercises.hint("27_shapes")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements about a summary. Which one is not true? Prove it.
+# Four statements about the summary of a model whose two layers share their weight. Which one is not true? The cell proves it.
+#
+# 1. The first row is the model itself, with the shape of its output.
+# 2. The column of parameters adds up to the total.
+# 3. torchsummary counts the same.
+# 4. torch knows three parameters: one weight and two biases.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 关于摘要的四句话。哪一句不成立？请证明。
+# 一个模型的两层共用权重。关于它的摘要有四个说法。哪一个不成立？单元格会给出证明。
+#
+# 1. 第一行是模型自己，带着输出的形状。
+# 2. 参数那一列加起来等于总数。
+# 3. torchsummary 数出来一样多。
+# 4. torch 认得三个参数：一个权重和两个偏置。
 
 # %% tags=["bug-hunt", "claim:TS-05"]
 my_guess = ...  # 1, 2, 3 or 4
@@ -509,13 +525,9 @@ branch = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
 branch[1].weight = branch[0].weight
 seen = export.summary(branch, torch.ones(5, 3))
 lines = {
-    # The first row is the model itself, with the shape of its output.
     1: seen.layers[0].shape == (5, 3),
-    # The column adds up to the total.
     2: sum(layer.parameters for layer in seen.layers) == seen.parameters,
-    # torchsummary counts the same.
     3: total(printed(branch, (3,))) == seen.parameters,
-    # torch knows three parameters: one weight and two biases.
     4: len(list(branch.parameters())) == 3,
 }
 print(seen)
@@ -531,7 +543,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | no message, worse results after a summary | batch norm has seen random numbers | Wrong first |
 # | `AttributeError` in every call of the model | hooks are left after a crash | Wrong first |
-# | `unexpected keyword argument 'scale'` | the notes' arguments are not torchvision's | The idea |
+# | `unexpected keyword argument 'scale'` | the notes' arguments are not torchvision's | The notes' arguments |
 # | no message, another total | calls are counted, or a shared weight twice | Totals |
 #
 # What next: lesson [28](28_onnx.ipynb), where the model leaves torch.
@@ -546,7 +558,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # |---|---|---|
 # | 没有报错，看过之后效果变差 | 批归一化统计了随机数 | 先看错误 |
 # | 每次调用模型都 `AttributeError` | 崩溃之后留下了钩子 | 先看错误 |
-# | `unexpected keyword argument 'scale'` | 笔记里的参数不是 torchvision 的 | 概念 |
+# | `unexpected keyword argument 'scale'` | 笔记里的参数不是 torchvision 的 | 笔记里的参数 |
 # | 没有报错，总数不同 | 按调用次数数，或共享权重数了两次 | 总数 |
 #
 # 下一步：第 [28](28_onnx.ipynb) 课，模型离开 torch。

@@ -39,7 +39,7 @@
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 要导出的模型由我们自己训练：一个认真实手写数字的小网络。只需一两秒。
+# 要导出的模型由我们自己训练：一个识别真实手写数字的小网络。只需一两秒。
 
 # %% tags=["setup"]
 import contextlib
@@ -103,7 +103,7 @@ print("ready:", len(test), "digits to read, more than 90 in 100 right:", right >
 # %% [markdown] lang="zh"
 # ## 先看错误
 #
-# 笔记最后用一段代码导出模型。我们逐个错误地修好它。它以 `torch.load(f='model.pt')` 开头，`model.pt` 里存的是整个模型。
+# 笔记最后用一段代码导出模型。我们把其中的错误一个一个改掉。它以 `torch.load(f='model.pt')` 开头，`model.pt` 里存的是整个模型。
 #
 # 这一行会怎样？写 `"loads"`（加载成功）或错误的名字，然后运行单元格。
 
@@ -167,13 +167,15 @@ print("torch, dynamo=False:", alone(lambda: torch.onnx.export(line, (x,), path, 
 print("tutorlib:", alone(lambda: export.to_onnx(line, x, path, mode="eval", external_data=False)))
 
 # %% [markdown] lang="en"
-# Torch needs `onnx` and `onnxscript`. They are installed here.
+# Torch needs `onnx` and `onnxscript`; both are installed here. (Really without them it says `No module named 'onnxscript'`.) Torch has two
+# exporters: today's, and with `dynamo=False` the old one.
 #
 # The third failure: the block declares batch, channels, height and width as dynamic, for any image model. Can a convolution take
 # images with any number of channels?
 
 # %% [markdown] lang="zh"
-# torch 需要 `onnx` 和 `onnxscript`。这里两个都装好了。
+# torch 需要 `onnx` 和 `onnxscript`，这里都装好了。（真的没装时，它说 `No module named 'onnxscript'`。）
+# torch 有两个导出器：现在默认的，以及用 `dynamo=False` 选择的旧导出器。
 #
 # 第三个错误：这段代码把批次、通道、高、宽都声明为动态（dynamic），不管是什么图像模型。一个卷积层能接受任意通道数的图像吗？
 
@@ -193,14 +195,8 @@ rgb, picture = nn.Conv2d(3, 2, 3).eval(), torch.zeros(2, 3, 8, 8)
 axes = {0: "B", 1: "C", 2: "H", 3: "W"}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the old exporter announces its end
-    torch.onnx.export(
-        rgb,
-        (picture,),
-        folder / "old.onnx",
-        input_names=["X"],
-        dynamic_axes={"X": axes},
-        dynamo=False,
-    )
+    old = {"input_names": ["X"], "dynamic_axes": {"X": axes}, "dynamo": False}
+    torch.onnx.export(rgb, (picture,), folder / "old.onnx", **old)
 print("the old exporter writes:", declared(folder / "old.onnx"))
 try:
     export.run(folder / "old.onnx", torch.zeros(2, 4, 8, 8))
@@ -208,15 +204,8 @@ except export.ExportError as error:
     print("with 4 channels:", str(error).split(":")[0])
 
 # the exporter of today:
-export.to_onnx(
-    rgb,
-    picture,
-    folder / "rgb.onnx",
-    mode="eval",
-    external_data=False,
-    dynamic_shapes=(axes,),
-    input_names=["X"],
-)
+now = {"mode": "eval", "external_data": False, "dynamic_shapes": (axes,), "input_names": ["X"]}
+export.to_onnx(rgb, picture, folder / "rgb.onnx", **now)
 
 # %% [markdown] lang="en"
 # The weights of a convolution fix the number of channels. The old exporter writes a promise that no runtime can keep. Today's
@@ -362,15 +351,10 @@ class Add(nn.Module):
 
 two = (torch.ones(2, 3), torch.ones(2, 3))
 settings = {"mode": "eval", "external_data": False, "opset_version": 18}
-print(
-    [value.name for value in export.to_onnx(Add(), two, folder / "add.onnx", **settings).inputs],
-    "without names",
-)
-print(
-    export.to_onnx(
-        Add(), two, folder / "add.onnx", input_names=["X1", "X2"], output_names=["Y"], **settings
-    )
-)
+unnamed = export.to_onnx(Add(), two, folder / "add.onnx", **settings)
+print([value.name for value in unnamed.inputs], "without names")
+settings |= {"input_names": ["X1", "X2"], "output_names": ["Y"]}
+print(export.to_onnx(Add(), two, folder / "add.onnx", **settings))
 try:
     export.run(folder / "add.onnx", torch.ones(5, 3), torch.ones(5, 3))
 except export.ExportError as error:
@@ -391,16 +375,22 @@ except ValueError as error:
     print("BatchNorm2d:", error)
 
 # %% [markdown] lang="en"
-# ## Said and proven
+# ## An export that is proven
 #
 # `export.to_onnx` makes you say what torch guesses: the mode, one file or two. Then it reads the file back from the disk and runs it
-# with onnx's own evaluator, which knows nothing of torch, at batch sizes 1, 2 and 5. Only then does the file take its place.
+# with onnx's own evaluator, which knows nothing of torch, at batch sizes 1, 2 and 5. Only then does the file take its place. `opset_version` says for which
+# version of ONNX's list of operators (**opset**) the file is written.
+#
+# (The evaluator checks and is slow. To serve the file, use a runtime such as onnxruntime.)
 
 # %% [markdown] lang="zh"
 # ## 说清楚，再证明
 #
 # torch 靠猜的，`export.to_onnx` 要你说明：哪种模式，一个文件还是两个。然后它从磁盘读回文件，
 # 用 onnx 自带的、与 torch 无关的求值器（evaluator），以批次大小 1、2、5 运行。通过之后，文件才就位。
+# `opset_version` 指定文件按 ONNX 算子表的哪个版本（**opset**）来写。
+#
+# （求值器用来检验，很慢；部署请用 onnxruntime 之类的运行时。）
 
 # %% tags=["claim:ON-01"]
 digits_file = folder / "digits.onnx"
@@ -432,8 +422,8 @@ print("more than 90 in 100 right:", (scores.argmax(1) == labels).float().mean().
 # Each node is shown beside the module that it comes from, with its difference from what this module gave in torch. `!` marks a module
 # without a node, or a node that is not its module.
 #
-# Two things to change: set **mode** to train and press the button; then switch **dropout** off as well. What is wrong with the batch
-# norm now?
+# Two things to change: set `mode` to train and press the button: dropout draws at random, so nothing can be compared. Then switch
+# `dropout` off and press again. What is wrong with the batch norm now?
 
 # %% [markdown] lang="zh"
 # ## 动手探索：节点与模块
@@ -441,7 +431,7 @@ print("more than 90 in 100 right:", (scores.argmax(1) == labels).float().mean().
 # 每个节点画在它所来自的模块旁边，并给出它与该模块在 torch 中的结果之间的差异。
 # `!` 标出没有节点的模块，或与模块不符的节点。
 #
-# 试着改两处：把 **mode** 改成 train 并按下按钮；再把 **dropout** 关掉。批归一化出了什么问题？
+# 试着改两处：把 `mode` 改成 train，按下按钮：dropout 是随机的，无从比较。再把 `dropout` 关掉，再按一次。批归一化出了什么问题？
 
 
 # %% tags=["explore"]
@@ -568,25 +558,31 @@ exercises.check("28_largest_difference", largest_difference)
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements about `digits.onnx`. Which one is not true? Prove it.
+# Four statements about `digits.onnx`. Which one is not true? The cell proves it.
+#
+# 1. Its input is called `image`.
+# 2. It takes a single image as a batch of one.
+# 3. From raw pixels it gives the scores that the model gives.
+# 4. The export has left the model in evaluation mode.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 关于 `digits.onnx` 的四句话。哪一句不成立？请证明。
+# 关于 `digits.onnx` 的四个说法。哪一个不成立？单元格会给出证明。
+#
+# 1. 它的输入叫 `image`。
+# 2. 单张图像作为大小为 1 的批次，它也接受。
+# 3. 给它原始像素，得到的分数与模型给出的相同。
+# 4. 导出之后，模型仍处于评估模式。
 
 # %% tags=["bug-hunt"]
 my_guess = ...  # 1, 2, 3 or 4
 
 raw = test.images[:8].unsqueeze(1).float()  # the pixels as they are stored: 0 to 16
 lines = {
-    # Its input is called image.
     1: [value.name for value in report.inputs] == ["image"],
-    # It takes a single image as a batch of one.
     2: export.run(digits_file, images[:1])[0].shape == (1, 10),
-    # Raw pixels give the model's scores.
     3: torch.allclose(export.run(digits_file, raw)[0], model(images[:8]), atol=1e-4),
-    # The export has left the model in evaluation mode.
     4: not model.training,
 }
 print("pixels up to:", int(raw.max()), "| as the model was trained:", images.max().item())
@@ -620,7 +616,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# ONNX 文件是一次运行的图。要说清模式、动态轴、文件个数。脱离 torch，以多种批次大小运行它，来证明它。
+# ONNX 文件是一次运行的图。要说清模式、动态轴、文件个数。要证明它，就脱离 torch，用几种批次大小运行。
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|

@@ -34,12 +34,14 @@
 # %% [markdown] lang="en"
 # ## Set-up
 #
-# Nothing new is needed: every tool below has had its own lesson.
+# Almost nothing is new. Two calls are: `dist.all_reduce` adds a tensor up over all ranks, and `sharding.randomness(seed, epoch, number)`
+# gives a block of code random numbers of its own.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
-# 不需要新东西：下面的每件工具都有过自己的一课。
+# 几乎没有新东西，只有两个新函数：`dist.all_reduce` 把各 rank 的张量相加；
+# `sharding.randomness(种子, 轮次, 编号)` 让一段代码有自己的随机数。
 
 # %% tags=["setup"]
 import tempfile
@@ -113,8 +115,8 @@ exercises.predict(my_guess, torch=size - len(found.repeated()) - len(found.missi
 #
 # 1. **Load** every digit once over 2 ranks (lesson [15](15_exactly_once.ipynb)).
 # 2. **Augment**: the same digit in the same epoch looks the same (lessons [11](11_randomness.ipynb), [15](15_exactly_once.ipynb)).
-# 3. **Train**, save, be killed, resume (lesson [19](19_checkpoint.ipynb)).
-# 4. **Prove** that nothing was lost: bit for bit.
+# 3. **Train**, save, be killed (lesson [19](19_checkpoint.ipynb)).
+# 4. **Resume**, and prove that nothing was lost: bit for bit.
 # 5. **Export** and prove again, without torch (lesson [28](28_onnx.ipynb)).
 
 # %% [markdown] lang="zh"
@@ -125,9 +127,9 @@ exercises.predict(my_guess, torch=size - len(found.repeated()) - len(found.missi
 # 一共五个部分，每个部分都先检验，再进入下一个：
 #
 # 1. **加载**：2 个 rank，每张数字图像恰好一次（第 [15](15_exactly_once.ipynb) 课）。
-# 2. **增强**：同一轮里，同一张图像总是同样的（第 [11](11_randomness.ipynb)、[15](15_exactly_once.ipynb) 课）。
-# 3. **训练**：保存，被强行终止，恢复（第 [19](19_checkpoint.ipynb) 课）。
-# 4. **证明**：什么也没丢，逐位相同。
+# 2. **增强**：同一轮里，同一张图像总是同一个样子（第 [11](11_randomness.ipynb)、[15](15_exactly_once.ipynb) 课）。
+# 3. **训练**：保存，被强行终止（第 [19](19_checkpoint.ipynb) 课）。
+# 4. **恢复**，并证明什么也没丢，逐位相同。
 # 5. **导出**：脱离 torch 再证明一次（第 [28](28_onnx.ipynb) 课）。
 
 # %% [markdown] lang="en"
@@ -160,13 +162,14 @@ exercises.predict(my_guess, torch=found.steps()[0])
 # ## Part 2: augment (exercise 1)
 #
 # Move each digit by at most one pixel, up or down and left or right; each of the nine moves is possible. What becomes empty is 0.
-# Draw from torch's global generator: `Keyed` will seed it for each sample.
+# Draw from torch's global generator: `Keyed` will seed it for each sample. (The script below has its own `move`: a new process cannot see
+# a function of the notebook.)
 
 # %% [markdown] lang="zh"
 # ## 第二部分：增强（练习 1）
 #
 # 把每张图像最多移动一个像素：上下、左右，九种移动都有可能。空出来的地方是 0。
-# 用 torch 的全局生成器抽随机数：`Keyed` 会为每个样本设好种子。
+# 用 torch 的全局生成器抽随机数：`Keyed` 会为每个样本设好种子。（下面的脚本里另有一个 `move`：新进程看不到笔记本里的函数。）
 
 
 # %% tags=["exercise:29_moved"]
@@ -207,9 +210,8 @@ def mean_gradient(gradients, sizes):
 
 # solution
 def mean_gradient(gradients, sizes):
-    return sum(gradient * size for gradient, size in zip(gradients, sizes, strict=True)) / sum(
-        sizes
-    )
+    weighted = [gradient * size for gradient, size in zip(gradients, sizes, strict=True)]
+    return sum(weighted) / sum(sizes)
 
 
 # %% tags=["check"]
@@ -218,7 +220,7 @@ exercises.check("29_mean_gradient", mean_gradient)  # stuck? exercises.hint("29_
 # %% [markdown] lang="en"
 # In the loop, `sampler.weight` does that: the loss times its weight, gradients averaged over the ranks.
 #
-# ## Train
+# ## Part 3: train
 #
 # This is the whole script. All that is random comes from (seed, epoch, number): augmentation by `Keyed`, dropout by
 # `sharding.randomness`. So no random state must be saved. Rank 0 saves every fifth step. `die_at` is the step in which the system
@@ -227,7 +229,7 @@ exercises.check("29_mean_gradient", mean_gradient)  # stuck? exercises.hint("29_
 # %% [markdown] lang="zh"
 # 在循环里，`sampler.weight` 做的就是这件事：损失乘以权重，梯度再对各 rank 求平均。
 #
-# ## 训练
+# ## 第三部分：训练
 #
 # 下面是完整的脚本。所有随机数都来自（种子，轮次，编号）：增强由 `Keyed` 负责，dropout 由 `sharding.randomness` 负责。
 # 因此不必保存随机状态。rank 0 每五步保存一次。`die_at` 是系统终止 rank 1 的那一步。
@@ -349,11 +351,11 @@ def resume_and_straight(last, other, epochs):
 ranks.run(train, str(folder / "last.pt"), 6, die_at=17, world=2)
 
 # %% [markdown] lang="en"
-# The checkpoint is whole, because it was written beside and renamed. Steps are counted from 0, and rank 0 saves after each fifth.
+# A kill between two saves harms no file. One during a save does not either: it is written beside and renamed. Steps are counted from 0, and rank 0 saves after each fifth.
 # How many of the finished steps must be done again?
 
 # %% [markdown] lang="zh"
-# 检查点是完整的，因为它先写在旁边，再改名。步数从 0 数起，rank 0 每做完五步保存一次。
+# 在两次保存之间终止，文件不会受损。在保存途中终止也不会：先写在旁边，再改名。步数从 0 数起，rank 0 每做完五步保存一次。
 # 已经做完的步里，有几步要重做？
 
 # %% tags=["predict"]
@@ -399,41 +401,37 @@ seen = [
     (1, number)
     for number in sharding.order(size, seed=7, epoch=1)[: left["sampler"]["seen"]].tolist()
 ]
-print(
-    "straight: each digit exactly once in 6 epochs:",
-    once([pair for rank in straight for pair in rank["read"]], range(6)),
-)
-print(
-    "resumed: each digit exactly once in epochs 1 to 5:",
-    once(seen + [pair for rank in resumed for pair in rank["read"]], range(1, 6)),
-)
-print(
-    "both ranks end with the same weights:", equal(straight[0]["weights"], straight[1]["weights"])
-)
-print(
-    "the resumed run has the weights of the straight one:",
-    equal(resumed[0]["weights"], straight[0]["weights"]),
-)
+read_straight = [pair for rank in straight for pair in rank["read"]]
+read_resumed = [pair for rank in resumed for pair in rank["read"]]
+weights = [run["weights"] for run in (*straight, *resumed)]
+answers = {
+    "straight: each digit exactly once in 6 epochs": once(read_straight, range(6)),
+    "resumed: each digit exactly once in epochs 1 to 5": once(seen + read_resumed, range(1, 6)),
+    "both ranks end with the same weights": equal(weights[0], weights[1]),
+    "the resumed run has the weights of the straight one": equal(weights[0], weights[2]),
+}
+print(facts.Table("what holds", [{"statement": s, "holds": h} for s, h in answers.items()]))
 pairs = list(zip(resumed[0]["losses"], straight[0]["losses"][left["done"] :], strict=True))
 print("remaining steps:", len(pairs))
 exercises.predict(my_guess, torch=sum(one != other for one, other in pairs))
 
 # %% [markdown] lang="en"
-# A real kill of a real process, and not one bit is different.
+# A real kill of a real process, and not one bit is different. (Bit for bit holds for the same number of ranks. With another, each digit
+# still comes once, but dropout and sums differ.)
 #
 # ## Explore: stop anywhere
 #
-# Real loaders in one process play the ranks. An epoch is stopped after **stop** steps with 2 ranks, and goes on with **ranks** ranks.
+# Real loaders in one process play the ranks. An epoch is stopped after `stop` steps with 2 ranks, and goes on with `ranks` ranks.
 # Cells show how many digits a rank reads in a step.
 #
 # Two things to change: go on with 3 ranks; then stop after 11 steps.
 
 # %% [markdown] lang="zh"
-# 真实的进程真的被终止，结果一位不差。
+# 真实的进程真的被终止，结果一位不差。（rank 数不变才逐位相同。换了 rank 数，每张仍恰好一次，但 dropout 和求和会不同。）
 #
 # ## 动手探索：在任何地方停下
 #
-# 真实的加载器在一个进程里扮演各个 rank。一轮用 2 个 rank，在 **stop** 步之后停下，再用 **ranks** 个 rank 继续。
+# 真实的加载器在一个进程里扮演各个 rank。一轮用 2 个 rank，在 `stop` 步之后停下，再用 `ranks` 个 rank 继续。
 # 格子里是一个 rank 在一步里读的数量。
 #
 # 试着改两处：用 3 个 rank 继续；再改成在第 11 步之后停下。
@@ -473,9 +471,9 @@ class Stopped(facts.Facts):
 
 
 # %% tags=["explore"]
-def stopped(stop, world):
+def stopped(stop, ranks):
     counted, read, state = Counter(), [], None
-    for when, many in (("before", 2), ("after", world)):
+    for when, many in (("before", 2), ("after", ranks)):
         for rank in range(many):
             sampler = EpochSampler(size, 64, seed=7, rank=rank, world=many)
             if when == "after":
@@ -491,9 +489,7 @@ def stopped(stop, world):
     return Stopped(stop, read, sum(times > 1 for times in counted.values()), size - len(counted))
 
 
-widgets.explore(
-    stopped, pictures.ruler, stop=[5, 1, 11], world={"2 ranks": 2, "3 ranks": 3, "1 rank": 1}
-)
+widgets.explore(stopped, pictures.ruler, stop=[5, 1, 11], ranks=[2, 1, 3])
 
 # %% [markdown] lang="en"
 # ## Part 5: export, and prove again
@@ -513,21 +509,10 @@ my_guess = ...  # how many?
 model = network()
 model.load_state_dict(resumed[0]["weights"])
 images, labels = next(iter(DataLoader(test, batch_size=len(test))))
-how = {
-    "mode": "eval",
-    "external_data": False,
-    "opset_version": 18,
-    "dynamic_shapes": ({0: "batch"},),
-}
-report = export.to_onnx(
-    model,
-    images[:2],
-    folder / "digits.onnx",
-    **how,
-    input_names=["image"],
-    output_names=["scores"],
-    tolerance=1e-5,
-)
+how = {"mode": "eval", "external_data": False, "opset_version": 18, "tolerance": 1e-5}
+names = {"input_names": ["image"], "output_names": ["scores"]}
+axes = {"dynamic_shapes": ({0: "batch"},)}
+report = export.to_onnx(model, images[:2], folder / "digits.onnx", **how, **names, **axes)
 (scores,) = export.run(folder / "digits.onnx", images)
 answers = model.eval()(images).argmax(1)
 print(report)
@@ -537,12 +522,22 @@ exercises.predict(my_guess, torch=int((scores.argmax(1) != answers).sum()))
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four lines for the top of `train`. With one of them, the ranks drift apart and never meet again. Which one? Prove it.
+# Each of these changes one thing at the top of `train`. With which do the ranks never have the same weights? The cell proves it.
+#
+# 1. `batch_size=32`
+# 2. Begin with epoch 1.
+# 3. `torch.manual_seed(rank)`
+# 4. `lr=0.5`
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# `train` 开头的四行。加上其中一行，各 rank 的权重就会不同，而且再也不会一致。是哪一行？请证明。
+# 下面每一条改动 `train` 开头的一处。哪一条会让各 rank 的权重永远不一致？单元格会给出证明。
+#
+# 1. `batch_size=32`
+# 2. 从第 1 轮开始。
+# 3. `torch.manual_seed(rank)`
+# 4. `lr=0.5`
 
 # %% tags=["bug-hunt"]
 my_guess = ...  # 1, 2, 3 or 4

@@ -193,7 +193,7 @@ facts.Table("40 lines in 3 files", rows)
 #
 # ## Explore: who reads which block
 #
-# Each block is named by its first line. The loaders and workers are real. Two things to change: set **size** to 10000, one block a file;
+# Each block is named by its first line. The loaders and workers are real. Two things to change: set `size` to 10000, one block a file;
 # then add a rank.
 
 # %% [markdown] lang="zh"
@@ -202,7 +202,7 @@ facts.Table("40 lines in 3 files", rows)
 # ## 动手探索：谁读哪一块
 #
 # 每一块用它的第一行命名。加载器和工作进程都是真的。
-# 试着改两处：把 **size** 改成 10000，即一个文件一块；再加一个 rank。
+# 试着改两处：把 `size` 改成 10000，即一个文件一块；再加一个 rank。
 
 
 # %% tags=["explore"]
@@ -291,18 +291,19 @@ with datasets.serve(folder, stops=[200, 100]) as served:
 exercises.predict(my_guess, torch=last)
 
 # %% [markdown] lang="en"
-# It asks for the rest, a bounded number of times (`retries`). After that there is one clear error, never a short file.
+# The first request, `0-0`, asks for the size only. After a stop the source asks for the rest, a bounded number of times (`retries`). After that there is one clear error, never a short file.
 #
 # ## Files that are not what they were
 #
-# A source notes the size of its files when it is made. Five accidents, and what you are told:
+# A source notes the size of its files when it is made. `complete=True` wants a line end after the last line. Five accidents (the fourth
+# is an encoding), and what you are told:
 
 # %% [markdown] lang="zh"
-# 它去要剩下的部分，次数有上限（`retries`）。超过上限就给出一个清楚的报错，绝不会当成一个短文件。
+# 第一个请求 `0-0` 只是问大小。中断之后，它去要剩下的部分，次数有上限（`retries`）。超过上限就给出一个清楚的报错，绝不会当成一个短文件。
 #
 # ## 文件变了样
 #
-# 数据源在创建时记下文件的大小。下面是五种意外和对应的报错：
+# 数据源在创建时记下文件的大小。`complete=True` 要求最后一行也有行结束符。下面是五种意外（第四种是编码不对）和对应的报错：
 
 # %%
 (folder / "note.txt").write_bytes(b"one\ntwo\nthr")
@@ -319,12 +320,12 @@ print(told(lambda: datasets.Blocks([*paths, folder / "part3.txt"])))
 # %% [markdown] lang="en"
 # ## Resuming
 #
-# Two workers read ahead, you stop after 4 blocks. The state says how many blocks you had. It goes on with other workers:
+# Two workers read ahead, you stop after 4 blocks. The state says how many blocks you had. It goes on with none:
 
 # %% [markdown] lang="zh"
 # ## 恢复
 #
-# 两个工作进程会提前读，你在 4 块之后停下。状态说明你得到了几块。之后换别的工作进程数继续：
+# 两个工作进程会提前读，你在 4 块之后停下。状态说明你得到了几块。之后不用工作进程继续：
 
 # %%
 first = sharding.Sharded(datasets.Blocks(paths, size=80))
@@ -372,16 +373,22 @@ print("numpy.load:", loaded, "MB")
 exercises.predict(my_guess, torch=mapped)
 
 # %% [markdown] lang="en"
+# Three rows are 12 kB: 0 MB, rounded. `numpy.load` read all 10,000.
+#
 # ## A batch is one read
 #
 # `__getitems__` reads all rows of a batch at once. With `together=True` the batch is one tensor from the start, and
 # `datasets.together` passes it on: nothing is stacked. Torch's `StackDataset` sets images and labels side by side.
+# Two errors at the end: another shape, and a file that is cut off.
 
 # %% [markdown] lang="zh"
+# 三行共 12 kB，取整是 0 MB。`numpy.load` 则读了全部 10000 行。
+#
 # ## 一批只读一次
 #
 # `__getitems__` 一次读出一批的所有行。设 `together=True` 时，这一批从一开始就是一个张量，
 # `datasets.together` 原样传下去：不需要再堆叠。torch 的 `StackDataset` 把图像和标签并排放在一起。
+# 最后是两个报错：另一种形状，和被截断的文件。
 
 # %%
 digits = datasets.digits("train")
@@ -410,7 +417,7 @@ print(told(lambda: datasets.ArrayFile(folder / "cut.npy")))
 # %% [markdown] lang="zh"
 # ## 在读取的地方打开
 #
-# 数据集以 pickle 的形式，或者作为进程的副本，到达工作进程。打开的文件两样都不该做。
+# 数据集以 pickle 的形式，或者作为进程的副本，到达工作进程。打开的文件哪一种都不适合。
 # 下面第一个数据集在 `__init__` 里打开文件。其余的只记名字，由读取的进程自己打开。
 
 
@@ -450,7 +457,7 @@ facts.Table("what travels", rows)
 # %% [markdown] lang="zh"
 # ## 不断增长的日志
 #
-# `Log` 跟着文件读，边写边读。下面的日志里有 `step 1`、`step 2` 和第三行的开头。
+# 文件一边写，`Log` 一边读。下面的日志里有 `step 1`、`step 2` 和第三行的开头。
 # 它给出几行？
 
 # %% tags=["predict"]
@@ -463,7 +470,7 @@ print(found)
 exercises.predict(my_guess, torch=len(found))
 
 # %% [markdown] lang="en"
-# A half-written line waits for its line end. Each line carries the byte after it, `end`. The position travels with the data, so a worker
+# A half-written line waits for its line end. Each line carries `end`, the position just after it. The position travels with the data, so a worker
 # that has read ahead cannot spoil it: go on from the last `end` that you used.
 #
 # Below a worker follows the log in batches of 2, and we stop after the first. Then a thread writes on while a second reader follows.
@@ -472,7 +479,7 @@ exercises.predict(my_guess, torch=len(found))
 # 写了一半的行要等到行结束符才给出。每一行带着它后面那个字节的位置 `end`。位置和数据一起走，所以工作进程提前读也不会弄乱它：
 # 从你用过的最后一个 `end` 继续就行。
 #
-# 下面由一个工作进程跟踪日志，每批 2 行，我们在第一批之后停下。然后一个线程接着写，第二个读者一边跟踪。
+# 下面由一个工作进程跟踪日志，每批 2 行，我们在第一批之后停下。然后一个线程接着写，第二个读者同时跟着读。
 
 
 # %%
@@ -578,7 +585,7 @@ exercises.check("30_fetch_all", fetch_all)  # stuck? exercises.hint("30_fetch_al
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# Four statements. Which one does not hold? Prove it.
+# Four statements. Which one does not hold? The cell proves it.
 #
 # 1. `Blocks` gives the same lines for every `size`.
 # 2. Three files are read exactly once by 5 readers.
@@ -588,7 +595,7 @@ exercises.check("30_fetch_all", fetch_all)  # stuck? exercises.hint("30_fetch_al
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 四条说法。哪一条不成立？请证明。
+# 四条说法。哪一条不成立？单元格会给出证明。
 #
 # 1. 不管 `size` 是多少，`Blocks` 给出的行都一样。
 # 2. 三个文件由 5 个读者恰好读一次。

@@ -90,6 +90,8 @@ class Contents(Facts):
             names["live"] = "model's memory"
         return [{shown: getattr(entry, field) for field, shown in names.items()} for entry in self.entries]
 
+    heads = ("name", "in the model", "kind", "in the state")
+
     def tree(self) -> list[dict[str, object]]:
         """Lines for `pictures.tree`: the model's layers with their entries below them; before is the model, after the state."""
         lines: list[dict[str, object]] = []

@@ -320,6 +320,8 @@ class LoadReport(Facts):
         texts += [f"{a} and {b} are one tensor here, with different values in the state" for b, a in self.ambiguous.items()]
         return texts
 
+    heads = ("name", "in the state", "outcome", "in the model")
+
     def tree(self) -> list[dict[str, object]]:
         """The key map for `pictures.tree`: each name of the model, where it comes from, and what happens to it."""
         outcome = {key: word for word in reversed(("loaded", *_OUTCOMES)) for key in getattr(self, word)}

@@ -43,6 +43,8 @@ class Placement(Facts):
     def rows(self) -> list[dict[str, object]]:
         return [{"saved on": o.saved, "call": o.call, "outcome": o.device or o.error} for o in self.outcomes]
 
+    heads = ("file", "saved on", "call", "ends on")
+
     def tree(self) -> list[dict[str, object]]:
         """Lines for `pictures.tree`: each file, and below it what each call makes of it; marked is what fails."""
         lines: list[dict[str, object]] = []

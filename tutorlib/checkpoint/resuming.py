@@ -371,6 +371,8 @@ class Matched(Facts):
             for pair in self.pairs
         ]
 
+    heads = ("parameter", "torch gives", "it is", "resume gives")
+
     def tree(self) -> list[dict[str, object]]:
         lines = []
         for pair in self.pairs:

@@ -60,7 +60,7 @@ deal = Exercise(
         Wrong(
             _contiguous,
             "You cut contiguous slices. torch deals like cards: every world-th index.",
-            "你切的是连续切片。torch 像发牌一样分发：每隔 world 个取一个索引。",
+            "你切的是连续切片。torch 像发牌一样分发：每 world 个取一个索引。",
         ),
         Wrong(
             _pads_once,

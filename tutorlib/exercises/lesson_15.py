@@ -177,7 +177,7 @@ rest_of_epoch = Exercise(
         ),
         (
             "Deal the rest like cards: start at `rank`, step by `ranks`.",
-            "像发牌一样分剩余部分：从 `rank` 开始，每隔 `ranks` 取一个。",
+            "像发牌一样分剩余部分：从 `rank` 开始，每 `ranks` 个取一个。",
         ),
     ],
 )
