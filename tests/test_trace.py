@@ -420,7 +420,8 @@ def test_pickled_says_how_things_travel():
     found = pickled(
         data=Squares(), cls=Squares, function=as_list, torch_function=torch.add, number=3, lock=threading.Lock(), local=local,
         lam=lambda: 0,
-        alias=collections.namedtuple("Other", "x"), nested=[Squares(), Squares], path=pathlib.Path("x"), tensor=torch.ones(3), inside={"x": [torch.ones(3)]},
+        alias=collections.namedtuple("Other", "x"),
+        nested=[Squares(), Squares], path=pathlib.Path("x"), tensor=torch.ones(3), inside={"x": [torch.ones(3)]},
         array=np.ones(3),
     )  # fmt: skip
     table = {row["object"]: (row["travels"], row["names"], row["note"]) for row in found.rows()}
