@@ -29,7 +29,7 @@ GOALS = {("suite 1", "nbval 1"): 0.35, ("suite 2", "nbval 2"): 0.30, ("suite 1",
 ALL_CELLS = """
 import contextlib, io, json, os, sys, tempfile
 from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
+shell, raised = InteractiveShell.instance(), 0
 for path in sys.argv[1:]:
     shell.reset(new_session=True)
     shell.user_module.__spec__ = None  # reset takes it out, and processes that are spawned ask for it
@@ -37,12 +37,15 @@ for path in sys.argv[1:]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for cell in json.load(open(path, encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
-                shell.run_cell("".join(cell["source"]), store_history=False)
+                ended = shell.run_cell("".join(cell["source"]), store_history=False)
+                raised += not ended.success and "raises-exception" not in cell["metadata"].get("tags", [])
+sys.exit(min(raised, 100))
 """
 SUITE = "import sys; from tutorlib import suite; print(suite.run(sys.argv[2:], jobs=int(sys.argv[1])))"
 
 
-def timed(command: Sequence[str], cores: int, folder: str) -> float:
+def timed(command: Sequence[str], cores: int, folder: str) -> tuple[float, int]:
+    """The seconds of a command, and its exit status."""
     environment = lessons.lesson_environment(folder) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     pin: Callable[[], None] | None = None
     if hasattr(os, "sched_setaffinity"):
@@ -51,8 +54,10 @@ def timed(command: Sequence[str], cores: int, folder: str) -> float:
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=pin)
-    return time.perf_counter() - start
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=pin
+    )
+    return time.perf_counter() - start, ended.returncode
 
 
 def main() -> int:
@@ -75,12 +80,17 @@ def main() -> int:
         raise SystemExit(f"no way {', '.join(sorted(wanted - ways.keys()))}: expected some of {', '.join(ways)}")
     ways = {name: way for name, way in ways.items() if name in wanted or not wanted}
     found: dict[str, list[float]] = {name: [] for name in ways}
+    status: dict[str, int] = {}
     for _ in range(rounds):
         for name, (command, cores) in ways.items():
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                found[name].append(timed(command, cores, folder))
+                seconds, status[name] = timed(command, cores, folder)
+                found[name].append(seconds)
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
-    print(Table("seconds (median)", [{"way": name, "seconds": round(value, 1)} for name, value in medians.items()]))
+    ended = {name: "all well" if not code else f"status {code}" for name, code in status.items()}
+    if status.get("exec 1"):
+        ended["exec 1"] = f"cells that raised unasked: {status['exec 1']}"
+    print(Table("seconds (median)", [{"way": n, "seconds": round(s, 1), "ended": ended[n]} for n, s in medians.items()]))
     rows, missed = [], 0
     for (ours, peer), goal in GOALS.items():
         if ours not in ways or peer not in ways:

@@ -279,8 +279,10 @@ def test_a_number_beyond_the_tolerance_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda p: ["no/such/place"], "no/such/place: no such file or folder"),
+        (lambda p: ["no/such/place"], "no/such/place: no such file or folder; expected a notebook, or a folder that holds some"),
+        (lambda p: "no/such/place", "no/such/place: no such file or folder"),  # one path is no list of letters
         (lambda p: [p], r".*: no notebook in it"),
+        (lambda p: p, r".*: no notebook in it"),
         (lambda p: [written(p, "x").rename(p / "x.txt")], r".*x\.txt: not a notebook, expected \.ipynb"),
         (lambda p: [], "no notebook was named: give a notebook or a folder"),
         (

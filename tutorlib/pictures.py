@@ -165,8 +165,9 @@ def _timeline(data: Mapping[str, Any], most: int) -> _Drawing:
             marks = [x(t) for t in s.get("ticks", ())]
             if marks and wide / (len(marks) + 1) >= 4:
                 ticks += [f"M{_n(m)} {_n(y + lane_height - 6)}v5" for m in marks]
-            if s["kind"] == "fetch" and wide >= _wide(s["label"], 11) + 3:
-                texts.append(_text(start + wide / 2, y + lane_height / 2 + 3.5, s["label"], "s m k"))
+            if s["kind"] in ("fetch", "use") and wide >= _wide(s["label"], 11) + 3:
+                look = "s m k" if s["kind"] == "fetch" else "s m k l"  # on dots a number needs a ground of its own
+                texts.append(_text(start + wide / 2, y + lane_height / 2 + 3.5, s["label"], look))
     parts += [f'<path class="{_KINDS[kind][0]}" d="{"".join(boxes[kind])}"/>' for kind in kinds]
     if ticks:
         parts.append(f'<path class="t" d="{"".join(ticks)}"/>')
@@ -406,6 +407,7 @@ _FONTS = (
 _RULES = (
     f"path{{stroke-linejoin:round}}text{{font:13px {_FONTS};fill:var(--ink)}}"
     ".s{font-size:11px;fill:var(--soft)}.k{fill:var(--ink)}.u{font-size:10px;font-weight:700;fill:var(--R)}"
+    ".l{paint-order:stroke;stroke:var(--c);stroke-width:5;stroke-linejoin:round}"
     ".m{text-anchor:middle}.e{text-anchor:end}.f{font-weight:600}"
     + "".join(f".{c}{{fill:var(--{c});stroke:var(--{c.upper()})}}" for c in "abcrn")
     + ".w{fill:none;stroke:var(--N);stroke-dasharray:3 2}.o{fill:none;stroke:var(--R);stroke-dasharray:4 3}"

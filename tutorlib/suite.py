@@ -113,7 +113,7 @@ def _known(findings: Sequence[Finding], root: str | Path | None) -> list[Finding
 
 
 def check(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     jobs: int = 2,
     kernels: str = "warm",
@@ -123,14 +123,14 @@ def check(
 ) -> Report:
     """Executes anybody's notebooks again, each in a fresh kernel in its own folder, and compares everything.
 
-    `paths`: notebooks, or folders that are searched for notebooks (not in hidden folders). `accept` writes new outputs into
-    the cells whose outputs differ or that were never executed, and changes nothing else; a cell that raises an error
-    without the tag `raises-exception` is never accepted. The rest is as in `run`.
+    `paths`: one or several notebooks, or folders that are searched for notebooks (not in hidden folders). `accept` writes
+    new outputs into the cells whose outputs differ or that were never executed, and changes nothing else; a cell that
+    raises an error without the tag `raises-exception` is never accepted. The rest is as in `run`.
     Raises `SuiteError` for a path that does not exist or holds no notebook.
 
     >>> check(["no/such/folder"])
     Traceback (most recent call last):
-    tutorlib.suite.SuiteError: no/such/folder: no such file or folder
+    tutorlib.suite.SuiteError: no/such/folder: no such file or folder; expected a notebook, or a folder that holds some
     """
     import tempfile
 
@@ -145,7 +145,7 @@ def check(
     return report
 
 
-def labels(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+def labels(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """What `check` calls the notebooks of these paths: their path in the folder that was named, without the suffix."""
     return tuple(_notebooks(paths))
 
@@ -173,11 +173,11 @@ class _Book(NamedTuple):
     cells: int
 
 
-def _notebooks(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+def _notebooks(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for asked in map(Path, paths):
+    for asked in map(Path, [paths] if isinstance(paths, (str, os.PathLike)) else paths):
         if not asked.exists():
-            raise SuiteError(f"{asked}: no such file or folder")
+            raise SuiteError(f"{asked}: no such file or folder; expected a notebook, or a folder that holds some")
         inside = sorted(asked.rglob("*.ipynb")) if asked.is_dir() else [asked]
         inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(asked).parts)]
         if not inside or any(p.suffix != ".ipynb" for p in inside):

@@ -123,7 +123,8 @@ run
 # A picture in these lessons is a measurement. Each change of a control runs a real loader.
 # The line above the picture and the table below it say the same as the picture.
 #
-# This one shows who did what, and in which order. It shows no seconds: each box is one step.
+# This one shows who did what, and in which order. It shows no seconds: each box is one step, and its number
+# is the batch.
 # To **collate** is to make one batch of several samples.
 #
 # Two things to change: set `batch_size` to 4, then set `shuffle` to `True`. The Tab key reaches every control.
@@ -134,7 +135,7 @@ run
 # 这些课里的图都是测量结果。每动一次控件，都会运行一个真实的加载器。
 # 图上方的一行文字、图下方的表格，与图说的是同样的事。
 #
-# 这张图画的是谁做了什么、先后怎样，不是秒数：每一格是一步。**整理**（collate）就是把若干样本做成一个批次。
+# 这张图画的是谁做了什么、先后怎样，不是秒数：每一格是一步，里面的数字是批次的编号。**整理**（collate）就是把若干样本做成一个批次。
 #
 # 试着改两处：把 `batch_size` 改成 4；再把 `shuffle` 改成 `True`。用 Tab 键可以走到每个控件。
 

@@ -469,9 +469,7 @@ def order_of(order, epochs):
         for epoch, one in enumerate(orders)
     ]
     never = sorted(set(range(8)).difference(*orders))
-    return Epochs(
-        f"{order}: 8 samples, {epochs} epochs, never read: {never or 'none'}", rows, runs, never
-    )
+    return Epochs(f"of 8 samples never read: {never or 'none'}", rows, runs, never)
 
 
 widgets.explore(

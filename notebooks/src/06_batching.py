@@ -494,8 +494,9 @@ def batches(samples, style, workers, drop_last):
     promised = len(DataLoader(source, batch_size=4, drop_last=drop_last))
     dropped = run.missing(range(samples))
     came = len(run.batches)
-    caption = f"{samples} samples: len(loader) = {promised}, batches that came = {came}; "
-    caption += f"dropped {dropped or 'nothing'}"
+    caption = (
+        f"len(loader) = {promised}, batches that came = {came}; dropped {dropped or 'nothing'}"
+    )
     rows = [
         {"worker": row["worker"], "batch": row["batch"], "samples": keys}
         for row, keys in zip(run.rows(), run.keys(), strict=True)
