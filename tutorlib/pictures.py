@@ -277,7 +277,7 @@ def _tree(lines: Sequence[Mapping[str, Any]], most: int, heads: Sequence[str]) -
             room_here = wide[c] - (depth * indent if c == 0 else 0)
             text = _fit(row[c], room_here)
             if c == 2 and text:
-                box = _wide(text, 11) + 14
+                box = _wide(text, 11) + 18 + 0.4 * 11 * sum(c in "mwMW@%" for c in text)
                 parts.append(_rect(xs[c] - 7, y - 2, box, 19, "b", 9) + _text(xs[c], base, text, "s k"))
             elif text:
                 parts.append(_text(xs[c] + (depth * indent if c == 0 else 0), base, text, "" if c else "f"))

@@ -261,7 +261,7 @@ facts.Table(f"{len(noted)} parameters in the notes, {len(today)} today", rows)
 # Without workers there is nobody to read ahead, and asking for it is an error.
 # The same holds for `persistent_workers=True`, which keeps the workers for the next loop.
 #
-# The other new parameters have lessons of their own: `generator` [04](04_samplers.ipynb), `in_order` [09](09_workers.ipynb),
+# The four new parameters come in later lessons: `generator` [04](04_samplers.ipynb), `in_order` [09](09_workers.ipynb),
 # `multiprocessing_context` [10](10_start_methods.ipynb), `pin_memory_device` [12](12_pinning.ipynb).
 
 # %% [markdown] lang="zh"
@@ -269,7 +269,7 @@ facts.Table(f"{len(noted)} parameters in the notes, {len(today)} today", rows)
 # 没有工作进程，就没有谁能预取；这时要求预取会报错。
 # `persistent_workers=True`（让工作进程留到下一次循环）也是这样。
 #
-# 其余的新参数各有一课：`generator` 见第 [04](04_samplers.ipynb) 课，`in_order` 见第 [09](09_workers.ipynb) 课，
+# 四个新参数在后面的课里讲：`generator` 见第 [04](04_samplers.ipynb) 课，`in_order` 见第 [09](09_workers.ipynb) 课，
 # `multiprocessing_context` 见第 [10](10_start_methods.ipynb) 课，`pin_memory_device` 见第 [12](12_pinning.ipynb) 课。
 
 

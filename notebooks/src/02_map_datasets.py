@@ -487,14 +487,14 @@ Reads([bulk, single])
 #
 # A row is a batch, a box is one query, with the keys that it read. Every picture is a real run.
 #
-# Two things to change: set **dataset** to `ConcatDataset`; then back to `Subset`, and **batch_size** to 10.
+# Two things to change: set `dataset` to `ConcatDataset`; then back to `Subset`, and `batch_size` to 10.
 
 # %% [markdown] lang="zh"
 # ## 动手探索：谁读了什么，读了几次
 #
 # 一行是一个批次（batch），一个框是一次查询，框里是它读出的键。每张图都来自一次真实的运行。
 #
-# 试着改两处：把 **dataset** 改成 `ConcatDataset`；再改回 `Subset`，把 **batch_size** 改成 10。
+# 试着改两处：把 `dataset` 改成 `ConcatDataset`；再改回 `Subset`，把 `batch_size` 改成 10。
 
 
 # %% tags=["explore"]

@@ -397,16 +397,16 @@ facts.Table(
 # ## Explore: order and coverage over epochs
 #
 # Eight samples, batches of four. Every picture is a real run of one loader: a row for each epoch. A sample that came twice in
-# an epoch carries x2; below stands what never came in any epoch. With replacement means: each draw is from all samples, so one can
-# come twice.
-# Two things to change: set **order** to `a generator`; then to `shuffled once`, and look at the column `new order`.
+# an epoch carries x2, three times x3; below stands what never came in any epoch. With replacement means: each draw is from all samples, so one can
+# come again.
+# Two things to change: set `order` to `a generator`; then to `shuffled once`, and look at the column `new order`.
 
 # %% [markdown] lang="zh"
 # ## 动手探索：各轮的顺序与覆盖情况
 #
-# 八个样本，每批四个。每张图都是同一个加载器的真实运行：每轮一行。一轮里来了两次的样本标 x2；最下面是哪一轮都没来的样本。
-# 有放回（with replacement）：每次都从全部样本里抽，所以同一个可以来两次。
-# 试着改两处：把 **order** 改成 `a generator`；再改成 `shuffled once`，看 `new order` 这一列。
+# 八个样本，每批四个。每张图都是同一个加载器的真实运行：每轮一行。一轮里来了两次的样本标 x2，三次标 x3；最下面是哪一轮都没来的样本。
+# 有放回（with replacement）：每次都从全部样本里抽，所以同一个可以再来。
+# 试着改两处：把 `order` 改成 `a generator`；再改成 `shuffled once`，看 `new order` 这一列。
 
 
 # %% tags=["folded"]

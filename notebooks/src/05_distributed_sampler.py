@@ -94,8 +94,8 @@ exercises.predict(my_guess, torch=sum(map(len, in_order)))
 # its own beginning until the ranks can share it equally; it **deals** like cards, `order[rank::world]`.
 #
 # Why pad? In each step the ranks average their gradients, and each waits for all others. A rank with one more step would wait
-# for a partner that has finished. So equal steps come first, and "exclusive" gives way. A stream that was split as in lesson 03
-# has this problem too; lesson [15](15_exactly_once.ipynb) solves it.
+# for a partner that has finished. So equal steps come first, and "exclusive" gives way. A stream that was split as in lesson
+# [03](03_iterable_datasets.ipynb) has this problem too; lesson [15](15_exactly_once.ipynb) solves it.
 #
 # `drop_last=True` cuts the order instead.
 
@@ -107,7 +107,7 @@ exercises.predict(my_guess, torch=sum(map(len, in_order)))
 #
 # 为什么要填充？每一步里，各个 rank 要对梯度取平均，并互相等待。多出一步的 rank 会等一个已经结束的同伴。
 # 所以步数相等排在第一位，“专有”只好让步。
-# 像第 03 课那样切分的数据流也有这个问题，第 [15](15_exactly_once.ipynb) 课解决它。
+# 像第 [03](03_iterable_datasets.ipynb) 课那样切分的数据流也有这个问题，第 [15](15_exactly_once.ipynb) 课解决它。
 #
 # `drop_last=True` 则改为截短这个顺序。
 
@@ -288,7 +288,7 @@ facts.Table("two real ranks, batch_size=2", rows)
 
 # %% [markdown] lang="en"
 # The class is `DistributedDataParallel`. It first gives all ranks the weights of rank 0, and then averages the gradients in each step.
-# So they end with the same weights, although each began with others.
+# So they end with the same weights, although their first weights differed.
 #
 # The group told each sampler its rank. Both made 3 steps, although 9 samples cannot be halved: in each epoch one sample was read
 # twice. And `batch_size=2` on 2 ranks is a step of 4 samples.
@@ -296,19 +296,19 @@ facts.Table("two real ranks, batch_size=2", rows)
 # ## Explore: the padding
 #
 # The first picture repeats epoch 0 of the run above in this process, checked against the real ranks. What a rank reads only
-# to fill up is marked `again`; what was cut stands below. Two things to change: switch **shuffle** off; then **drop_last** on.
+# to fill up is marked `again`; what was cut stands below. Two things to change: switch `shuffle` off; then `drop_last` on.
 
 # %% [markdown] lang="zh"
-# 类名是 `DistributedDataParallel`，笔记漏了一个 `a`，`P` 也写成了小写。它先把 rank 0 的权重发给所有 rank，
+# 类名是 `DistributedDataParallel`。它先把 rank 0 的权重发给所有 rank，
 # 以后每一步都对梯度取平均。所以各 rank 的初始权重虽然不同，最后的权重却相同。
 #
-# 没有谁告诉采样器它是谁：是进程组给的。9 个样本无法平分，两个 rank 却都走了 3 步：每轮都有一个样本读了两次。
+# 每个采样器的 rank 是进程组告诉它的。9 个样本无法平分，两个 rank 却都走了 3 步：每轮都有一个样本读了两次。
 # 另外，2 个 rank 各用 `batch_size=2`，一步就是 4 个样本。
 #
 # ## 动手探索：看见填充
 #
 # 一开始的图在本进程里重现上面的第 0 轮，并与真实的 rank 比对。只为凑数而读的样本标有 `again`，截掉的列在下面。
-# 试着改两处：关掉 **shuffle**；再打开 **drop_last**。
+# 试着改两处：关掉 `shuffle`；再打开 `drop_last`。
 
 
 # %% tags=["folded"]
@@ -364,7 +364,7 @@ widgets.explore(
 )
 
 # %% [markdown] lang="en"
-# With **shuffle** different samples are repeated in each epoch. Without it they are always the same, and these weigh double
+# With `shuffle` different samples are repeated in each epoch. Without it they are always the same, and these weigh double
 # in the whole training.
 #
 # ## Forgotten: `set_epoch`
@@ -372,7 +372,7 @@ widgets.explore(
 # Three epochs, `shuffle=True`. The column `forgotten` shows a loop without `set_epoch`. How many different orders are there in it?
 
 # %% [markdown] lang="zh"
-# 打开 **shuffle** 时，每轮重复的样本不同。关掉它，重复的总是同样几个，它们在整个训练里分量加倍。
+# 打开 `shuffle` 时，每轮重复的样本不同。关掉它，重复的总是同样几个，它们在整个训练里分量加倍。
 #
 # ## 忘了 `set_epoch`
 #

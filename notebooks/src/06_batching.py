@@ -248,11 +248,11 @@ for got in DataLoader(
     print(got)
 
 # %% [markdown] lang="en"
-# The notes write the loop in two lines: `mine` below. Is it the whole truth? The second dataset offers `__getitems__` and counts
+# The notes write the loop in two lines: `notes_map_loop` below. Is it the whole truth? The second dataset offers `__getitems__` and counts
 # how often it is asked.
 
 # %% [markdown] lang="zh"
-# 笔记用两行写出这个循环，即下面的 `mine`。它说全了吗？第二个数据集提供 `__getitems__`，并数出自己被问了几次。
+# 笔记用两行写出这个循环，即下面的 `notes_map_loop`。它说全了吗？第二个数据集提供 `__getitems__`，并数出自己被问了几次。
 
 
 # %% tags=["claim:BA-07"]
@@ -381,14 +381,14 @@ facts.Table(
 #
 # ## What two workers drop
 #
-# Only the reader knows where its stream ends. Now there are two readers. This stream has 14 numbers, says so, and splits itself correctly: each worker has 7.
+# So far one process read the stream. Now two workers do. This stream has 14 numbers, says so, and splits itself correctly: each worker has 7.
 
 # %% [markdown] lang="zh"
 # 这个采样器是假的：它不停地给出 `None`，由批采样器数到 `batch_size`。数据流在哪里结束，只有读它的人知道。
 #
 # ## 两个工作进程会丢掉什么
 #
-# 数据流在哪里结束，只有读者知道。现在有两个读者，即两个工作进程（worker）。下面的数据流有 14 个数，也报出了长度，切分也正确：每个工作进程 7 个。
+# 到目前为止，数据流只有一个读者。现在有两个，即两个工作进程（worker）。下面的数据流有 14 个数，也报出了长度，切分也正确：每个工作进程 7 个。
 
 # %%
 # %%importable shared_stream
@@ -457,8 +457,8 @@ facts.Table("batch_size=4, drop_last=True", rows)
 # ## Explore: batches, and what was dropped
 #
 # Every picture is one real run. It shows the batches of each worker, and below them what never came.
-# Two things to change: set **style** to `map-style`; then, with `stream`, set **drop_last** off and
-# **samples** to 10, and compare `len(loader)` with the batches that came.
+# Two things to change: set `style` to `map-style`; then back to `stream`, with `drop_last` off and
+# `samples` 10, and compare `len(loader)` with the batches that came.
 
 # %% [markdown] lang="zh"
 # 六个样本，两个工作进程：一轮（epoch）下来一步也没有。没有报错，没有警告，损失从未算过。
@@ -466,7 +466,7 @@ facts.Table("batch_size=4, drop_last=True", rows)
 # ## 动手探索：批次，以及丢掉了什么
 #
 # 每张图都是一次真实的运行：上面是每个工作进程的批次，下面是始终没来的样本。
-# 试着改两处：把 **style** 改成 `map-style`；再选 `stream`，关掉 **drop_last**，把 **samples** 改成 10，比较 `len(loader)` 和来了几个批次。
+# 试着改两处：把 `style` 改成 `map-style`；再改回 `stream`，关掉 `drop_last`，把 `samples` 改成 10，比较 `len(loader)` 说的个数和真正到达的批次数。
 
 
 # %% tags=["folded"]

@@ -91,7 +91,8 @@ exercises.predict(my_guess, torch=brightest(None))
 
 # %% [markdown] lang="en"
 # The dataset itself was changed. With `batch_size=None` nothing is stacked, so nothing is copied: the tensor you get shares its memory with the
-# array in the dataset. Write `image = image / 16`. (With workers a sample is copied on its way, so there the dataset stays as it was.)
+# array in the dataset. Write `image = image / 16`. (With workers these arrays are copied on their way, so the dataset stays as it
+# was. Tensors are shared, not copied: with `persistent_workers=True` the worker's dataset changes too.)
 #
 # ## The idea
 #
@@ -101,7 +102,8 @@ exercises.predict(my_guess, torch=brightest(None))
 
 # %% [markdown] lang="zh"
 # 被改掉的是数据集本身。`batch_size=None` 时什么也不堆叠，也就什么也不复制：你拿到的张量和数据集里的数组共用一块内存。
-# 请写 `image = image / 16`。（有工作进程时，样本在路上会被复制，数据集不变。）
+# 请写 `image = image / 16`。（有工作进程时，这些数组在路上会被复制，数据集不变。
+# 张量则是共享而不是复制：`persistent_workers=True` 时，工作进程里的数据集照样被改。）
 #
 # ## 概念
 #
@@ -113,7 +115,7 @@ exercises.predict(my_guess, torch=brightest(None))
 # %% tags=["claim:BA-10"]
 def described(value):
     if isinstance(value, (list, tuple)):
-        return type(value)(described(part) for part in value)
+        return ", ".join(str(described(part)) for part in value)
     return f"tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
 
 
@@ -425,8 +427,8 @@ exercises.predict(my_guess, torch=single.requests_ahead)
 # Map-style or stream, batched or single. Each sample carries the call by which it was read, so the picture shows what the loader
 # asked for, which function collated, and what the loop got. All four are real runs.
 #
-# Two things to change: set **together** on (the map-style dataset then has `__getitems__`), and see which of the two map-style modes
-# ignores it. Then set **batch_size** to 1 and compare with single.
+# Two things to change: set `together` on (the map-style dataset then has `__getitems__`), and see which of the two map-style modes
+# ignores it. Then set `batch_size` to 1 and compare with single.
 
 # %% [markdown] lang="zh"
 # 4 个：每个请求一个样本。所以 16 个样本要走 16 趟，成批时 64 个样本只走 8 趟。样本很大，或者本身就是批次时，单个样本才适合配工作进程。
@@ -436,7 +438,7 @@ exercises.predict(my_guess, torch=single.requests_ahead)
 # 映射式或数据流，成批或单个。每个样本都带着读出它的那次调用，所以图上能看到加载器要了什么、由哪个函数整理、循环得到什么。
 # 四种都是真实的运行。
 #
-# 试着改两处：打开 **together**（映射式数据集就有了 `__getitems__`），看映射式的两种方式里哪一种不理会它；再把 **batch_size** 改成 1，与单个样本比较。
+# 试着改两处：打开 `together`（映射式数据集就有了 `__getitems__`），看映射式的两种方式里哪一种不理会它；再把 `batch_size` 改成 1，与单个样本比较。
 
 
 # %% tags=["folded"]
@@ -656,7 +658,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # %% [markdown] lang="en"
 # ## Recap
 #
-# With `batch_size=None` the loop gets what `dataset[key]` or the stream gives, uncopied. `default_convert` still turns arrays into
+# With `batch_size=None` the loop gets what `dataset[key]` or the stream gives, uncopied if there are no workers. `default_convert` still turns arrays into
 # tensors and tuples into lists. A key may be a list: then one read makes a whole batch.
 #
 # | Message | Cause | Where |
@@ -672,7 +674,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # %% [markdown] lang="zh"
 # ## 小结
 #
-# `batch_size=None` 时，`dataset[key]` 或数据流给什么，循环就得到什么，不复制。`default_convert` 照样把数组变成张量、把元组变成列表。
+# `batch_size=None` 时，`dataset[key]` 或数据流给什么，循环就得到什么；没有工作进程时不复制。`default_convert` 照样把数组变成张量、把元组变成列表。
 # 键可以是一个列表：这时读一次就得到整个批次。
 #
 # | 报错信息 | 原因 | 位置 |

@@ -193,7 +193,7 @@ facts.Table("three samples of two fields", rows)
 # 它们的形状必须相同，列表的长度也必须相同。
 
 
-# %% tags=["claim:CO-03", "claim:CO-07", "claim:CO-09"]
+# %% tags=["claim:CO-03", "claim:CO-04", "claim:CO-07", "claim:CO-09"]
 def batched(samples):
     try:
         out = default_collate(samples)
@@ -208,6 +208,8 @@ kinds = {
     "1 array (2, 2)": [np.zeros((2, 2))],
     "2 NumPy numbers": [np.float32(1), np.float32(2)],
     "1 int": [3],
+    "2 bools": [True, False],
+    "2 complex": [1j, 2j],
     "tensors (2,) and (3,)": [torch.ones(2), torch.ones(3)],
     "lists of 1 and 2": [[1], [2, 3]],
     "array of strings": [np.array(["a", "b"])],
@@ -359,7 +361,7 @@ facts.Table("two samples each", rows)
 #
 # `fields` 给一个键指定它自己的规则。用 `keep`，值原样通过；批次的其余部分搬走（`to`，这里用设备 `meta` 代表 GPU）时，它留在原处。
 
-# %% tags=["claim:CO-02"]
+# %%
 collate_photos = collate.with_rules({PIL.Image.Image: list})
 pictures_of_batch, labels = collate_photos([(photos[0], 0), (photos[1], 1)])
 print([picture.size for picture in pictures_of_batch], labels)

@@ -484,8 +484,8 @@ exercises.predict(my_guess, torch=order[-1])
 #
 # ## Explore: the queue
 #
-# The picture draws the order that was measured; a slow sample counts 8 steps. Two things to change: untick `in_order`,
-# and the main process no longer waits; then set `prefetch` to 4: which batches are stuck behind batch 0 now? With `clock` on `seconds` you see your machine's real times.
+# The picture draws the order that was measured; a slow sample counts 8 steps. Two things to change: untick `in_order`:
+# how long does the main process wait now? Then set `prefetch` to 4: which batches are stuck behind batch 0? With `clock` on `seconds` you see your machine's real times.
 
 # %% [markdown] lang="zh"
 # 不是慢的那一批，而是第 2 批：谁也不知道会慢的时候，它就给了 0 号工作进程，之后没有人收回。
@@ -493,7 +493,7 @@ exercises.predict(my_guess, torch=order[-1])
 #
 # ## 动手探索：队列
 #
-# 图中画的是测得的顺序，慢样本算 8 步。试着改两处：取消勾选 `in_order`，主进程不再等待；再把 `prefetch` 改成 4，现在哪些批次卡在第 0 批后面？
+# 图中画的是测得的顺序，慢样本算 8 步。试着改两处：取消勾选 `in_order`，主进程现在要等多久？再把 `prefetch` 改成 4，哪些批次卡在第 0 批后面？
 # 把 `clock` 改成 `seconds`，可以看到你机器上的真实时间。
 
 

@@ -360,7 +360,8 @@ exercises.predict(my_guess, torch=marks["spawn"])
 # ## 运行两遍的脚本
 #
 # 在脚本里，spawn 出来的工作进程先把脚本再运行一遍，只是换了名字。它这样找到你的类。
-# 哪些不再运行，由主程序保护（main guard），即 `if __name__ == "__main__":`，决定。四个小脚本，真实运行。除最后一个外，都不用 torch，自己启动工作进程：这样快。
+# 哪些不再运行，由主程序保护（main guard，即 `if __name__ == "__main__":`）决定。四个小脚本，真实运行；
+# 除最后一个外，都不用 torch，手动启动一个工作进程。
 
 # %% tags=["claim:PL-04", "claim:PL-05"]
 guarded = """
@@ -596,12 +597,13 @@ exercises.check("10_reader", Reader)  # stuck? exercises.hint("10_reader")
 # %% [markdown] lang="en"
 # ## Bug hunt
 #
-# All four stand at the top level of a module, as the notes ask. One cannot travel to a worker all the same. Which one? The cell proves it.
+# All four lines of the next cell stand at the top level of a module, as the notes ask. One of the four objects cannot travel to a
+# worker all the same. Which line makes it? The cell after it proves it.
 
 # %% [markdown] lang="zh"
 # ## 找错
 #
-# 这四个都写在模块顶层，正如笔记所要求的。可是有一个仍然传不到工作进程。是哪一个？单元格会给出证明。
+# 下面单元格里的四行都写在模块顶层，正如笔记所要求的。可是其中一行造出的对象仍然传不到工作进程。是哪一行？再下一个单元格会给出证明。
 
 # %%
 # %%importable habits

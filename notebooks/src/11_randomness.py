@@ -397,7 +397,7 @@ facts.Table("8 throws of own", rows)
 #
 # ## Explore: which numbers repeat
 #
-# A letter stands for a number. The same letter twice is the same number twice. Two things to change: set
+# A letter stands for a number. Within one generator, the same letter twice is the same number twice. Two things to change: set
 # `workers` to 0, then to 2 again with `persistent` ticked.
 
 # %% [markdown] lang="zh"
@@ -406,7 +406,7 @@ facts.Table("8 throws of own", rows)
 #
 # ## 动手探索：哪些数会重复
 #
-# 一个字母代表一个数。同一个字母出现两次，就是同一个数出现两次。试着改两处：把 `workers` 改成 0；再改回 2，并勾选 `persistent`。
+# 一个字母代表一个数。在同一个生成器里，同一个字母出现两次，就是同一个数出现两次。试着改两处：把 `workers` 改成 0；再改回 2，并勾选 `persistent`。
 
 
 # %% tags=["folded"]
@@ -536,7 +536,7 @@ exercises.check("11_reseed", reseed)  # stuck? exercises.hint("11_reseed")
 # %% [markdown] lang="en"
 # ## The same sample, another machine
 #
-# Another machine has another number of workers. Nothing repeats now, but is the run reproducible? Same loader, same `generator=`, once with 1 worker and once with 2.
+# Another machine often has another number of workers. Nothing repeats now, but is the run reproducible? Same loader, same `generator=`, once with 1 worker and once with 2.
 # For how many of the four samples does `torch` throw the same number in both?
 
 # %% [markdown] lang="zh"

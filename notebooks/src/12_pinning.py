@@ -37,7 +37,7 @@
 # processor)? Here `machine(accelerator=...)` answers for your
 # computer, so that you can see both machines on any of them.
 #
-# `Page` is a tensor that needs no accelerator: its `pin_memory()` returns a marked copy. So does a real tensor's.
+# `Page` is a tensor that needs no accelerator: its `pin_memory()` returns a marked copy. A real tensor's returns a copy, too.
 # All else is torch's own code: the loader, its way through the batch, its rules.
 
 # %% [markdown] lang="zh"
@@ -135,7 +135,7 @@ for name, accelerator in {"laptop": False, "server": True}.items():
 # An accelerator copies fastest from **pinned** (page-locked) memory: pages that the system promises not to move. From ordinary
 # memory, the driver first copies to a pinned buffer of its own.
 #
-# With `pin_memory=True` the loader walks through each finished batch, in the main process (with workers in a thread of its own),
+# With `pin_memory=True` the loader walks through each finished batch, in the main process (if there are workers, in a thread of its own),
 # and calls `pin_memory()` on what it
 # finds. **What the call returns takes the place of what was there.** `Forgetful.pin_memory` returns nothing, so the batch
 # became `None`.
@@ -421,7 +421,7 @@ facts.Table("a list with one batch of its own type", rows)
 
 
 # %% tags=["folded"]
-# Only for the picture; the column "rule" is this lesson's own reading of torch's code. Open it if y
+# Only for the picture; "rule" is this lesson's own reading of torch's code. Open it if you like.
 class XRay(facts.Table):
     def tree(self):
         def line(row):
@@ -503,13 +503,12 @@ def xray(batch):
             "rule": "go inside",
             "after": type(error).__name__,
         }
-        return XRay(f"{batch}: no batch", [row | {"note": str(error)}])
+        return XRay("no batch", [row | {"note": str(error)}])
     rows = []
     look("batch", before, after, rows)
     states = [row["after"] for row in rows]
-    return XRay(
-        f"{batch}: {states.count('pinned')} pinned, {states.count('not pinned')} not pinned", rows
-    )
+    pinned, others = states.count("pinned"), states.count("not pinned")
+    return XRay(f"{pinned} pinned, {others} not pinned", rows)
 
 
 widgets.explore(xray, pictures.tree, batch=list(batch_of))
@@ -638,7 +637,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `no accelerator is found` (a warning) | `pin_memory=True` on a machine without one | Without an accelerator |
 # | no message, slow copies | tensors in a set, a generator or a type of your own | How deep does it look? |
 # | no message, slow copies | `tensor.pin_memory()` without an assignment | Not in place |
-# | `'bool' object is not callable` | a field that is called `pin_memory` | Explore |
+# | `'bool' object is not callable` | a field that is called `pin_memory` | Explore: tensor by tensor |
 #
 # What next: lesson [13](13_splits.ipynb), who goes into training and who into test.
 
@@ -654,7 +653,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | `no accelerator is found`（警告） | 在没有加速器的机器上设置 `pin_memory=True` | 没有加速器时 |
 # | 没有报错，复制很慢 | 张量在集合、生成器或自定义类型里 | 它看得多深 |
 # | 没有报错，复制很慢 | 写了 `tensor.pin_memory()` 却没有赋值 | 不是原地修改 |
-# | `'bool' object is not callable` | 有个字段名叫 `pin_memory` | 动手探索 |
+# | `'bool' object is not callable` | 有个字段名叫 `pin_memory` | 动手探索：逐个张量 |
 #
 # 下一步：第 [13](13_splits.ipynb) 课，谁进训练集，谁进测试集。
 

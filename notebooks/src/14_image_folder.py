@@ -527,8 +527,8 @@ except IndentationError as error:
 #
 # ## Two parts, one transform
 #
-# You split the folder. The part for validation should not be augmented, so you set its transform. It is as in lesson
-# [13](13_splits.ipynb):
+# You split the folder. The part for validation should not be augmented, so you set its transform. The same thing happens as
+# in lesson [13](13_splits.ipynb):
 
 # %% [markdown] lang="zh"
 # 能运行，但适合这些图片吗？10 翻转后读作 01；从 10 里裁一块，可能只剩 1。目标却仍是 10。
@@ -536,7 +536,7 @@ except IndentationError as error:
 #
 # ## 两个部分，一个变换
 #
-# 你把文件夹分成两部分。验证用的部分不该增强，于是你设置它的变换。与第 [13](13_splits.ipynb) 课相同：
+# 你把文件夹分成两部分。验证用的部分不该增强，于是你设置它的变换。结果与第 [13](13_splits.ipynb) 课一样：
 
 # %% tags=["claim:IF-04"]
 train_part, val_part = random_split(augmented, [9, 3])
@@ -638,7 +638,8 @@ def xray(folder, transform):
             }
             rows.append(row)
     sizes = "1 shape" if len(set(shapes)) == 1 else f"{len(set(shapes))} shapes, no batch"
-    return XRay(f"{folder}: {len(whole.classes)} classes, {len(whole)} samples, {sizes}", rows)
+    classes = "1 class" if len(whole.classes) == 1 else f"{len(whole.classes)} classes"
+    return XRay(f"{classes}, {len(whole)} samples, {sizes}", rows)
 
 
 widgets.explore(xray, pictures.tree, folder=["train", "val", "messy"], transform=list(transform_of))
@@ -688,7 +689,7 @@ exercises.check("14_index_folder", index_folder)  # stuck? exercises.hint("14_in
 # %% [markdown] lang="zh"
 # ## 练习 2：按数的大小排序
 #
-# `ImageFolder` 通过自己的方法 `find_classes(directory)` 得到 `(classes, class_to_idx)`。所有类别名都是整数。按数的大小给它们索引："9" 在 "10" 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
+# `ImageFolder` 通过自己的方法 `find_classes(directory)` 得到 `(classes, class_to_idx)`。所有类别名都是整数。按数的大小给它们索引：“9” 在 “10” 前面。`classes`、`class_to_idx` 和 `targets` 必须一致。
 
 
 # %% tags=["exercise:14_by_number"]

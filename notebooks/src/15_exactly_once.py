@@ -163,7 +163,7 @@ facts.Table(
 # With torch, seed 1 repeats the orders of seed 0 one epoch earlier. Two runs with "different" seeds are hardly different.
 #
 # `EpochSampler` puts order, plan and state together: it gives one rank its batches. The order knows nothing of ranks. So 1, 2 and 4
-# ranks with 8 samples a step read the same 8 in the first step, and in every other:
+# ranks with 8 samples a step read the same 8 in the first step, and the same in each later one:
 
 # %% [markdown] lang="zh"
 # 在 torch 里，种子 1 只是提前一轮重复种子 0 的顺序。两次“不同种子”的运行几乎没有不同。
@@ -328,15 +328,15 @@ audit.audit(by_plan, runs=1)
 # ## Stop and resume
 #
 # Now the state. After `break` in the middle of an epoch, how many values must a checkpoint (the file from
-# which training goes on) keep to say where the data stands, and that it is the same data? It must do for any number of ranks and
-# workers and for any batch size.
+# which training goes on) keep to say where the data stands, and to notice a dataset of another length? It must work for any number of
+# ranks and workers and for any batch size.
 
 # %% [markdown] lang="zh"
 # `len` 是承诺，`steps` 是实际到来的。两组加载器都守信；只有第二组把每个数字图像恰好读一次。
 #
 # ## 停下与恢复
 #
-# 现在看状态。在一轮中间 `break` 之后，检查点（checkpoint，以后从中继续训练的文件）要保存几个值，才能说清数据读到了哪里、还是不是同一份数据？
+# 现在看状态。在一轮中间 `break` 之后，检查点（checkpoint，以后从中继续训练的文件）要保存几个值，才能说清数据读到了哪里，并发现数据集的长度变了？
 # 要求适用于任意的 rank 数、工作进程（worker）数和批次大小。
 
 # %% tags=["predict"]
@@ -351,14 +351,14 @@ print(json.dumps(state))
 exercises.predict(my_guess, torch=len(state))
 
 # %% [markdown] lang="en"
-# Seed and epoch give the order, `seen` the place: 5 steps of 4 times 32 are 640 samples. `size` is a check: with another dataset,
-# loading the state is an error. No rank, no batch size, no list of indices; every rank has the same state.
+# Seed and epoch give the order, `seen` the place: 5 steps of 4 times 32 are 640 samples. `size` is a check: with a dataset of
+# another length, loading the state is an error. No rank, no batch size, no list of indices; every rank has the same state.
 #
 # Now three jobs share one epoch: 4 ranks with batches of 32, then 3 ranks with batches of 20, then one process with 2 workers
 # and batches of 64.
 
 # %% [markdown] lang="zh"
-# 种子和轮次决定顺序，`seen` 是位置：5 步，每步 4 乘 32，就是 640 个样本。`size` 用来核对：换了数据集，加载状态就会报错。
+# 种子和轮次决定顺序，`seen` 是位置：5 步，每步 4 乘 32，就是 640 个样本。`size` 用来核对：数据集的长度不同，加载状态就会报错。
 # 没有 rank，没有批次大小，没有索引列表；每个 rank 的状态都相同。
 #
 # 现在用三个任务读完同一轮：先是 4 个 rank、每批 32 个；再是 3 个 rank、每批 20 个；最后一个进程、2 个工作进程、每批 64 个。

@@ -323,26 +323,27 @@ checkpoint.browse(optimizer)
 #
 # ## Numbers, not names
 #
-# The notes print `params: [4675713712, ...]`: addresses in memory. Predict what torch prints there for two parameters.
+# The notes print `params: [4675713712, ...]`: addresses in memory. Above stands `[0, 1]`. Now the bias is given first, the weight
+# second. Predict what stands there then.
 
 # %% [markdown] lang="zh"
 # 走一步就填上了：每个参数一个动量缓冲区（momentum buffer）。学习率也在里面。
 #
 # ## 是编号，不是名字
 #
-# 笔记里打印的是 `params: [4675713712, ...]`，即内存地址。预测：两个参数时，现在的 torch 会打印什么？
+# 笔记里打印的是 `params: [4675713712, ...]`，即内存地址；上面打印的是 `[0, 1]`。现在先给偏置，再给权重。预测：这时打印什么？
 
 # %% tags=["predict", "claim:SD-10"]
-my_guess = ...  # for example ["weight", "bias"]
+my_guess = ...  # for example [1, 0]
 
 group = torch.optim.SGD(line.parameters(), lr=0.1).state_dict()["param_groups"][0]
 shown = {"lr", "momentum", "dampening", "weight_decay", "nesterov", "params"}
 print("newer settings:", sorted(set(group) - shown))
 turned = torch.optim.SGD([line.bias, line.weight], lr=0.1)
-print("bias given first:", turned.state_dict()["param_groups"][0]["params"])
+print("weight given first:", group["params"])
 named = torch.optim.SGD(line.named_parameters(), lr=0.1)
 print("given with names:", named.state_dict()["param_groups"][0]["param_names"])
-exercises.predict(my_guess, torch=group["params"])
+exercises.predict(my_guess, torch=turned.state_dict()["param_groups"][0]["params"])
 
 # %% [markdown] lang="en"
 # A position is the order in which you gave the parameters. Give the bias first, and the state looks the same and means something

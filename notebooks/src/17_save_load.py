@@ -41,13 +41,13 @@
 # ## Set-up
 #
 # A small network learns digits for six epochs. Something goes wrong: from epoch 4 on the learning rate is 60 instead of 0.1.
-# `epochs` trains and gives the number of correct validation digits (held out from training) after each epoch.
+# `epochs` trains and gives, after each epoch, how many of the images held out from training are read right.
 
 # %% [markdown] lang="zh"
 # ## 准备
 #
 # 一个小网络学认数字，共六轮（epoch）。中途出了差错：从第 4 轮起，学习率是 60，而不是 0.1。
-# `epochs` 负责训练，每一轮之后给出验证集（不参加训练）上认对的个数。
+# `epochs` 负责训练，每一轮之后给出留出的图片（不参加训练）中认对的个数。
 
 # %% tags=["setup"]
 import copy
@@ -102,7 +102,7 @@ def epochs(model, count=6):
         yield epoch, int((model(test_images).argmax(1) == test_labels).sum())
 
 
-print("ready:", len(images), "images to learn,", len(test_images), "to test")
+print("ready:", len(images), "images to learn,", len(test_images), "held out")
 
 # %% [markdown] lang="en"
 # ## Wrong first
@@ -339,7 +339,7 @@ exercises.predict(my_guess, torch=torch.equal(model(test_images), incomplete(tes
 # The running statistics of batch norm are buffers. Without them `eval()` uses the mean 0 and variance 1 of a new layer. Save
 # the whole `state_dict`. (Torch fills `num_batches_tracked` in by itself; lesson [23](23_prefixes.ipynb) says when.)
 #
-# ## The mode is not in the file
+# ## And the mode?
 #
 # You call `eval()`, save, and load into a new model. Is the new model in training mode?
 
@@ -347,7 +347,7 @@ exercises.predict(my_guess, torch=torch.equal(model(test_images), incomplete(tes
 # 批归一化的滑动统计量是缓冲区。没有它们，`eval()` 用的是新层的均值 0、方差 1。请存整个 `state_dict`。
 # （`num_batches_tracked` 由 torch 自己补上，何时会补见第 [23](23_prefixes.ipynb) 课。）
 #
-# ## 文件里没有模式
+# ## 那么模式呢
 #
 # 你先调用 `eval()`，存盘，再加载到新模型。新模型处于训练模式吗？
 
@@ -381,7 +381,7 @@ exercises.predict(my_guess, torch=mode)
 #
 # ## Explore: what have you kept?
 #
-# The folded cell only draws: whether you still hold the best model after each epoch.
+# The folded cell only draws whether you still hold the best model after each epoch.
 
 # %% [markdown] lang="zh"
 # 训练模式下，dropout 会丢弃单元，批归一化用当前批次并更新统计量：用一次就改坏一点。
@@ -428,7 +428,7 @@ class Kept(facts.Facts):
 
 
 # %% [markdown] lang="en"
-# Real epochs for each picture. A cell marked as different is an epoch after which you no longer hold the best model.
+# Each picture trains real epochs. A cell marked as different is an epoch after which you no longer hold the best model.
 #
 # Two things to change: set `count` to 4, so that training stops before the accident. Then set `count` to 6 and `compare` to `outputs`:
 # the outputs are lost with the weights. While each epoch is the best so far, nobody notices.
@@ -574,7 +574,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | no message, the best model is the last one | `best = model.state_dict()` | Wrong first, Explore |
 # | `Expected state_dict to be dict-like` | a path instead of a state | A path is not a state |
 # | `Missing key(s) in state_dict: "2.running_mean"` | only parameters were saved | "Only the parameters are needed" |
-# | no message, other outputs each time | training mode | The mode is not in the file |
+# | no message, other outputs each time | training mode | And the mode? |
 #
 # What next: lesson [18](18_torch_load.ipynb), what `torch.load` refuses, and why.
 
@@ -589,7 +589,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in statements.it
 # | 没有报错，最好的模型变成了最后的模型 | `best = model.state_dict()` | 先看错误、动手探索 |
 # | `Expected state_dict to be dict-like` | 给的是路径，不是状态 | 路径不是状态 |
 # | `Missing key(s) in state_dict: "2.running_mean"` | 只存了参数 | “只需要参数” |
-# | 没有报错，每次输出都不同 | 处于训练模式 | 文件里没有模式 |
+# | 没有报错，每次输出都不同 | 处于训练模式 | 那么模式呢 |
 #
 # 下一步：第 [18](18_torch_load.ipynb) 课，`torch.load` 拒绝什么，为什么。
 

@@ -213,15 +213,15 @@ exercises.predict(my_guess, torch=len(ran))
 
 # %% [markdown] lang="en"
 # **It ran.** `weights_only=None` counts as `True`, but only while no `pickle_module` is named. Naming one switches the protection off,
-# without a word. Give both, and torch raises: the last line. Never pass it. `checkpoint.load` has no such switch.
+# without a word. Give both, and torch raises: the last line. Never pass a `pickle_module`. `checkpoint.load` has no such switch.
 #
 # ## What may be stored
 #
 # Ten values, each saved and loaded alone. How many do not come back?
 
 # %% [markdown] lang="zh"
-# **它运行了。** `weights_only=None` 等于 `True`，但只在没有写 `pickle_module` 时如此。写出它，保护就悄悄关闭；
-# 两个都写，torch 就报错（最后一行）。永远不要传它。
+# **它运行了。** `weights_only=None` 相当于 `True`，但只在没有写 `pickle_module` 时如此。写出它，保护就悄悄关闭；
+# 两个都写，torch 就报错（最后一行）。永远不要传 `pickle_module`。
 # `checkpoint.load` 没有这样的开关。
 #
 # ## 能存哪些值
@@ -353,12 +353,12 @@ for name, where in {
 print("the function was told:", tags)
 
 # %% [markdown] lang="en"
-# ## Three numbers, four megabytes
+# ## A slice of a large tensor
 #
 # `big` has a million numbers of 4 bytes. We save three of them. How many bytes does the file store?
 
 # %% [markdown] lang="zh"
-# ## 三个数，四兆字节
+# ## 大张量的一个切片
 #
 # `big` 有一百万个数，每个 4 字节。我们保存其中三个。文件里存了多少字节？
 
@@ -516,12 +516,13 @@ exercises.check("18_plain", plain)  # stuck? exercises.hint("18_plain")
 # %% [markdown] lang="en"
 # ## Exercise 2: small
 #
-# Write `small`: it turns a dictionary of tensors, no two of which share memory, into one with the same values whose file wastes no byte.
+# Write `small`: it turns a dictionary of tensors into one with the same values whose file wastes no byte. Each tensor gets a storage of
+# its own, even where two shared one before.
 
 # %% [markdown] lang="zh"
 # ## 练习 2：变小
 #
-# 写出 `small`：由一个张量字典（其中没有共享内存的张量）得到数值相同的字典，存成文件后不浪费一个字节。
+# 写出 `small`：由一个张量字典得到数值相同的字典，存成文件后不浪费一个字节。每个张量都有自己的存储，原来共享存储的也分开。
 
 
 # %% tags=["exercise:18_small"]
@@ -582,7 +583,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `Weights only load failed ... Unsupported global` | a whole model, a NumPy number, a path | Wrong first, What may be stored |
 # | no message, a stranger's code ran | `pickle_module=pickle`, `weights_only=False` | A crafted file |
 # | `ModuleNotFoundError` | a whole model without its module | The class must be there |
-# | no message, a file of 4 MB | a view was saved | Three numbers, four megabytes |
+# | no message, a file of 4 MB | a view was saved | A slice of a large tensor |
 # | no message, a wrong weight | a flipped bit; torch does not look at checksums | One flipped bit |
 #
 # What next: lesson [19](19_checkpoint.ipynb), with everything that training needs to go on.
@@ -598,7 +599,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | `Weights only load failed ... Unsupported global` | 整个模型、NumPy 的数、路径 | 先看错误、能存哪些值 |
 # | 没有报错，陌生人的代码运行了 | `pickle_module=pickle`、`weights_only=False` | 一份动过手脚的文件 |
 # | `ModuleNotFoundError` | 整个模型，却没有它的模块 | 类必须找得到 |
-# | 没有报错，文件有 4 MB | 保存了视图 | 三个数，四兆字节 |
+# | 没有报错，文件有 4 MB | 保存了视图 | 大张量的一个切片 |
 # | 没有报错，权重错了 | 翻转的位；torch 不看校验和 | 一个翻转的位 |
 #
 # 下一步：第 [19](19_checkpoint.ipynb) 课，训练继续下去所需要的一切。

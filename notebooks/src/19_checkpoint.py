@@ -95,8 +95,8 @@ print("ready:", len(images), "images")
 # ## Wrong first
 #
 # You train four steps, save the model, and go home. Tomorrow you load the model and train four more.
-# The random state is set right for you (`RandomState` is the part that saves and restores it). Only the optimizer is new.
-# Is that the same training?
+# The random state is set right for you, with `torch.set_rng_state`. (The part `RandomState` will do that later, in a checkpoint.) Only
+# the optimizer is new. Is that the same training?
 #
 # Write your prediction: the first step (0 to 7) whose loss differs from a run that never stopped. Then run the cell.
 
@@ -104,7 +104,7 @@ print("ready:", len(images), "images")
 # ## 先看错误
 #
 # 你训练四步，保存模型，下班。第二天加载模型，再训练四步。
-# 随机状态已经替你恢复好（由 `RandomState` 这个部分存取），只有优化器是新的。这还是同一次训练吗？
+# 随机状态已经用 `torch.set_rng_state` 替你恢复好（以后在检查点里由 `RandomState` 这个部分来做），只有优化器是新的。这还是同一次训练吗？
 #
 # 先写下你的预测：从第几步（0 到 7）起，损失与从未停过的那次不同？再运行单元格。
 
@@ -412,11 +412,11 @@ def whole_step(model, optimizer, scheduler, scaler, averaged, data, random):
 
 
 # %% [markdown] lang="en"
-# The first 4 steps run here, the other 6 in a new process. Each row forgets one part; a column says whether this part is bit-equal at
+# The first 4 steps run here, the other 6 in a new process. Each row `without ...` forgets one part; a column says whether this part is bit-equal at
 # the end. Which of the seven parts may be forgotten without harm?
 
 # %% [markdown] lang="zh"
-# 前 4 步在这里运行，后 6 步在新进程里。每一行忘掉一个部分；每一列说明：结束时这个部分是否逐位相同。
+# 前 4 步在这里运行，后 6 步在新进程里。每个 `without ...` 行忘掉一个部分；每一列说明：结束时这个部分是否逐位相同。
 # 七个部分中，忘掉哪些也无妨？
 
 # %% tags=["predict", "claim:CK-01"]

@@ -255,7 +255,7 @@ widgets.explore(matched, pictures.tree, order=list(orders), hidden=[16, 24])
 # %% [markdown] lang="en"
 # With the names in the file, the order of parameters may change between two runs. `resume` finds each its own state.
 #
-# ## Two optimizers, one memory
+# ## From one optimizer into another
 #
 # Everybody says that loading copies. Put the state of `optimizer_left` straight into a second optimizer, without a file.
 # Then train the first one. Does the momentum of the second one change?
@@ -263,7 +263,7 @@ widgets.explore(matched, pictures.tree, order=list(orders), hidden=[16, 24])
 # %% [markdown] lang="zh"
 # 文件里有名字，参数的顺序在两次运行之间就可以改变。`resume` 为每个参数找到它自己的状态。
 #
-# ## 两个优化器，一块内存
+# ## 从一个优化器到另一个
 #
 # 大家都说，加载就是复制。不经过文件，把 `optimizer_left` 的状态直接装进第二个优化器。
 # 然后训练第一个。第二个的动量会变吗？
@@ -511,7 +511,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | no message, a useless model | two entries mixed up | Wrong first |
 # | `belongs to other parameters` | the optimizer of another model | The idea |
 # | `The size of tensor a (32) must match` in a training step | another order of parameters | By position, or by name? |
-# | no message, the second optimizer goes astray | two optimizers share their momentum | Two optimizers, one memory |
+# | no message, the second optimizer goes astray | two optimizers share their momentum | From one optimizer into another |
 #
 # What next: lesson [21](21_warm_start.ipynb), where only a part of a model comes from a file.
 
@@ -526,7 +526,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in lines.items()
 # | 没有报错，模型却废了 | 弄混了两个条目 | 先看错误 |
 # | `belongs to other parameters` | 用了另一个模型的优化器 | 概念 |
 # | 训练时 `The size of tensor a (32) must match` | 参数顺序变了 | 按位置，还是按名字？ |
-# | 没有报错，第二个优化器更新异常 | 两个优化器共用动量 | 两个优化器，一块内存 |
+# | 没有报错，第二个优化器更新异常 | 两个优化器共用动量 | 从一个优化器到另一个 |
 #
 # 下一步：第 [21](21_warm_start.ipynb) 课，模型只有一部分来自文件。
 

@@ -17,7 +17,7 @@
 #
 # | You need | Minutes | Section of the documentation | 中文版 |
 # |---|---|---|---|
-# | `state_dict` and `load_state_dict`, lessons [16](16_state_dict.ipynb) and [17](17_save_load.ipynb) | 55 | Warmstarting model using parameters from a different model in PyTorch | [简体中文](../zh/21_warm_start.ipynb) |
+# | lessons [16](16_state_dict.ipynb) and [17](17_save_load.ipynb) | 55 | Warmstarting model using parameters from a different model in PyTorch | [简体中文](../zh/21_warm_start.ipynb) |
 #
 # Verified with torch 2.15: every output below was produced by it and is compared again in each test run.
 
@@ -28,7 +28,7 @@
 #
 # | 你需要 | 时长（分钟） | 对应的文档章节 | English version |
 # |---|---|---|---|
-# | `state_dict` 与 `load_state_dict`，第 [16](16_state_dict.ipynb)、[17](17_save_load.ipynb) 课 | 55 | Warmstarting model using parameters from a different model in PyTorch | [English](../en/21_warm_start.ipynb) |
+# | 第 [16](16_state_dict.ipynb)、[17](17_save_load.ipynb) 课 | 55 | Warmstarting model using parameters from a different model in PyTorch | [English](../en/21_warm_start.ipynb) |
 #
 # 验证环境：torch 2.15。下面每个输出都由它真实产生，每次测试都会重新比对。
 
@@ -94,7 +94,7 @@ print("ready:", list(donor.state_dict()))
 # ## 先看错误
 #
 # 同事在一个更大的程序里保存了同样的网络，那里每个名字都以 `net.` 开头。
-# 常见的建议是：`strict=False` 会装入能匹配的部分。一共 4 个张量，下面这一行装入了几个？
+# 常见的建议是：`strict=False` 会装入能匹配的部分。一共 4 个张量，`load_state_dict(theirs, strict=False)` 装入了几个？
 
 # %% tags=["wrong-first", "predict", "claim:WS-02"]
 my_guess = ...  # a number from 0 to 4
@@ -497,7 +497,7 @@ exercises.predict(my_guess, torch=next(number for number, holds in beliefs.items
 #
 # | 报错信息 | 原因 | 位置 |
 # |---|---|---|
-# | 没有报错，训练从头开始 | 前缀不对又用了 `strict=False` | 先看错误 |
+# | 没有报错，训练从随机数开始 | 前缀不对又用了 `strict=False` | 先看错误 |
 # | `size mismatch for head.weight` | 名字相同，形状不同 | strict=False 不容忍什么 |
 # | 没有报错，捕获异常后只剩半个模型 | 文件已经复制进去一半 | strict=False 不容忍什么 |
 # | `nothing fits` | `warm_start` 找不到相同的名字 | 先计划，再加载 |

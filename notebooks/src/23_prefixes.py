@@ -252,7 +252,7 @@ exercises.predict(my_guess, torch=rows[0]["strict load"])
 # `suggested` is the rule that the report itself proposes; *filled* is an entry that torch makes up. With `apply` the plan is carried
 # out.
 #
-# Two things to change: set `saved_from` to `all of it` (compiled, in `DataParallel`, `f2` compiled once more) and find the rule that
+# Two things to change: set `saved_from` to `all of it` (`f2` compiled, all in `DataParallel`, compiled again) and find the rule that
 # helps; then apply it.
 
 # %% [markdown] lang="zh"
@@ -262,9 +262,9 @@ exercises.predict(my_guess, torch=rows[0]["strict load"])
 # ## 动手探索：键的前与后
 #
 # 选择文件由哪种模型保存、用哪条规则（`rule`）。每一行是普通模型里的一个名字。
-# `suggested` 是报告自己提出的规则；*filled* 是 torch 自己补上的条目，你刚刚见过。勾选 `apply` 就在一个新模型上执行计划。
+# `suggested` 是报告自己提出的规则；*filled* 是 torch 自己补上的条目。勾选 `apply` 就执行计划。
 #
-# 试着改两处：把 `saved_from` 改成 `all of it`，找出有用的规则；然后执行它。
+# 试着改两处：把 `saved_from` 改成 `all of it`（先编译 `f2`，再放进 `DataParallel`，最后整个编译），找出有用的规则；然后执行它。
 
 
 # %% tags=["explore"]
@@ -315,10 +315,10 @@ print("equal:", equal(plain, Net(0)))
 # %%
 target = nn.DataParallel(Net(1))
 print(checkpoint.warm_start(target, Net(0).state_dict(), rename={"": "module"}, strict=True))
-there = checkpoint.with_prefix(Net(0).state_dict(), "module.")
+start = Net(0).state_dict()
+there = checkpoint.with_prefix(start, "module.")
 back = checkpoint.without_prefix(there, "module.")
-there = Net(0).state_dict()
-print("there and back:", list(back) == list(there), dict(back._metadata) == dict(there._metadata))
+print("there and back:", list(back) == list(start), dict(back._metadata) == dict(start._metadata))
 
 # %% [markdown] lang="en"
 # ## Two names become one

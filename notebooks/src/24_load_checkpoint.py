@@ -304,7 +304,7 @@ exercises.predict(my_guess, torch=sum(row["recipe"] == "loads" for row in table.
 # Does it work for a bare `state_dict`, too? Predict `"loads"` or the type of the error.
 
 # %% [markdown] lang="zh"
-# 单独的字典必须是 `OrderedDict` 才能通过。用 `{...}` 改一次键名，它就成了普通字典。
+# 单独的字典必须是 `OrderedDict` 才能通过。用字典推导式 `{...}` 改一次键名，它就成了普通字典。
 #
 # ## 第 4 步：名字
 #
@@ -425,7 +425,7 @@ print("the recipe takes them:", loads({"state_dict": whole}))
 # (The tag says GPU number 99, so that no machine has it.)
 
 # %% [markdown] lang="zh"
-# `state_dict` 就是模型自己的内存（见第 [16](16_state_dict.ipynb) 课）。存的是 `Parameter` 也一样能加载。
+# `state_dict` 里的张量用的就是模型自己的内存（见第 [16](16_state_dict.ipynb) 课）。文件里存的是 `Parameter`，也一样能加载。
 #
 # ## 第 2 步：张量放到哪里？
 #
@@ -554,7 +554,7 @@ print("the server was asked for:", asked)
 #
 # ## 动手探索：五个步骤
 #
-# 这张 X 光图先造出一个文件，再用 `checkpoint` 的函数走完五步，同时也问一问那段代码。
+# 每改一次，都会造出一个文件，用 `checkpoint` 的函数走完五步，同时也让那段代码试一试。
 #
 # 试着改两处：`layout`（布局），再改 `prefix`（前缀）。我们的五步总能走完。最后一行里，那段代码怎么样了？
 

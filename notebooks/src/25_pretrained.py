@@ -307,12 +307,12 @@ for what, uri in (
 facts.Table("the same four files", rows)
 
 # %% [markdown] lang="en"
-# What is not what its name says is not kept. The evil file is: its bytes are what the server sent, only loading is refused.
+# A download that broke off, or that is not what its name says, is not kept. The evil file is: its bytes are what the server sent, only loading is refused.
 #
 # Now one bit of a good file changes on the disk:
 
 # %% [markdown] lang="zh"
-# 名不副实的文件不会留下。恶意文件留下了：字节确实是服务器发来的，只是拒绝加载。
+# 中途断掉的下载和名不副实的文件都不会留下。恶意文件留下了：字节确实是服务器发来的，只是拒绝加载。
 #
 # 现在，硬盘上一个好文件里有一个比特变了：
 
@@ -493,7 +493,7 @@ widgets.explore(
 )
 
 # %% [markdown] lang="en"
-# The name makes no difference: torch compares nothing on the second use, and `checkpoint` wrote the hash down.
+# A hash in the name makes no difference: on the second use torch looks at the name alone, and `checkpoint` wrote the hash down.
 #
 # ## Exercise 1: the name in the cache
 #
@@ -501,7 +501,7 @@ widgets.explore(
 # An address may have a question mark and more behind its path.
 
 # %% [markdown] lang="zh"
-# 名字不起作用：torch 第二次使用时什么也不比，而 `checkpoint` 已经记下了哈希值。
+# 名字里有没有哈希值，结果都一样：torch 第二次使用时只看名字，而 `checkpoint` 已经记下了哈希值。
 #
 # ## 练习 1：缓存里的名字
 #

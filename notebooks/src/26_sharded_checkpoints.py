@@ -301,7 +301,7 @@ files = {
 exercises.predict(my_guess, torch=len(files))
 
 # %% [markdown] lang="en"
-# Row 2 lies in the file of rank 0, row 3 in that of rank 1. Before anything is read, every file is held against its SHA-256 (lesson
+# Row 2 lies in the file of rank 0, row 3 in that of rank 1. Before anything is read, every file is checked against its SHA-256 (lesson
 # [25](25_pretrained.ipynb)); the ranks share that work.
 #
 # ## Save while training goes on

@@ -406,14 +406,14 @@ print("hooks left:", hooks, "| the model:", fails(reader, torch.ones(1, 6, 4)))
 #
 # Each bar is measured in one forward pass: the bytes of the parameters, and of what each layer gives.
 #
-# Two things to change: raise **batch**; then raise **channels**. Which bars grow, and which do not?
+# Two things to change: raise `batch`; then raise `channels`. Which bars grow, and which do not?
 
 # %% [markdown] lang="zh"
 # ## 动手探索：内存去了哪里
 #
 # 每根条都在一次前向计算中测得：参数的字节数，以及每层输出的字节数。
 #
-# 试着改两处：增大 **batch**；再增大 **channels**。哪些条变长，哪些不变？
+# 试着改两处：增大 `batch`；再增大 `channels`。哪些条变长，哪些不变？
 
 
 # %% tags=["explore"]

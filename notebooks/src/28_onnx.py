@@ -384,7 +384,7 @@ except ValueError as error:
 # (The evaluator checks and is slow. To serve the file, use a runtime such as onnxruntime.)
 
 # %% [markdown] lang="zh"
-# ## 说清楚，再证明
+# ## 经过证明的导出
 #
 # torch 靠猜的，`export.to_onnx` 要你说明：哪种模式，一个文件还是两个。然后它从磁盘读回文件，
 # 用 onnx 自带的、与 torch 无关的求值器（evaluator），以批次大小 1、2、5 运行。通过之后，文件才就位。
@@ -562,7 +562,7 @@ exercises.check("28_largest_difference", largest_difference)
 #
 # 1. Its input is called `image`.
 # 2. It takes a single image as a batch of one.
-# 3. From raw pixels it gives the scores that the model gives.
+# 3. From the raw pixels (0 to 16) it gives the scores that the model gives for the dataset's images.
 # 4. The export has left the model in evaluation mode.
 
 # %% [markdown] lang="zh"
@@ -572,7 +572,7 @@ exercises.check("28_largest_difference", largest_difference)
 #
 # 1. 它的输入叫 `image`。
 # 2. 单张图像作为大小为 1 的批次，它也接受。
-# 3. 给它原始像素，得到的分数与模型给出的相同。
+# 3. 给它原始像素（0 到 16），得到的分数与模型对数据集里的图像给出的相同。
 # 4. 导出之后，模型仍处于评估模式。
 
 # %% tags=["bug-hunt"]

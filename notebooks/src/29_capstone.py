@@ -351,11 +351,11 @@ def resume_and_straight(last, other, epochs):
 ranks.run(train, str(folder / "last.pt"), 6, die_at=17, world=2)
 
 # %% [markdown] lang="en"
-# A kill between two saves harms no file. One during a save does not either: it is written beside and renamed. Steps are counted from 0, and rank 0 saves after each fifth.
+# A kill between two saves harms no file. One during a save does not either: the new file is written beside the old one, then renamed. Steps are counted from 0, and rank 0 saves after each fifth.
 # How many of the finished steps must be done again?
 
 # %% [markdown] lang="zh"
-# 在两次保存之间终止，文件不会受损。在保存途中终止也不会：先写在旁边，再改名。步数从 0 数起，rank 0 每做完五步保存一次。
+# 在两次保存之间终止，文件不会受损。在保存途中终止也不会：新文件先写在旁边，再改名。步数从 0 数起，rank 0 每做完五步保存一次。
 # 已经做完的步里，有几步要重做？
 
 # %% tags=["predict"]

@@ -320,7 +320,7 @@ print(told(lambda: datasets.Blocks([*paths, folder / "part3.txt"])))
 # %% [markdown] lang="en"
 # ## Resuming
 #
-# Two workers read ahead, you stop after 4 blocks. The state says how many blocks you had. It goes on with none:
+# Two workers read ahead, you stop after 4 blocks. The state says how many blocks you had. Then you go on without workers:
 
 # %% [markdown] lang="zh"
 # ## 恢复

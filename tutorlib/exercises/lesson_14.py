@@ -142,7 +142,7 @@ index_folder = Exercise(
         Wrong(
             _counted,
             "The classes are sorted as numbers. ImageFolder sorts their names as text: '10' stands before '9'.",
-            "类按数值排了序。ImageFolder 按文本给名字排序：'10' 排在 '9' 前面。",
+            "类别按数值排了序。ImageFolder 按文本给名字排序：'10' 排在 '9' 前面。",
         ),
         Wrong(
             _as_a_browser,
@@ -152,7 +152,7 @@ index_folder = Exercise(
         Wrong(
             _flat,
             "Files deeper down are missing: a picture in a folder inside a class folder belongs to that class.",
-            "缺少更深处的文件：类文件夹里的子文件夹中的图片也属于这个类。",
+            "缺少更深处的文件：类别文件夹里，子文件夹中的图片也属于这个类别。",
         ),
         Wrong(
             _small_letters,
@@ -172,12 +172,12 @@ index_folder = Exercise(
         Wrong(
             _names,
             "Your pairs hold the name of the class. The second member is its index.",
-            "你的二元组里放的是类的名字。第二个成员应是它的索引。",
+            "你的二元组里放的是类别的名字。第二个成员应是它的索引。",
         ),
         Wrong(
             _files_too,
             "A file beside the class folders is no class: ask `is_dir()`.",
-            "与类文件夹并列的文件不是类：用 `is_dir()` 判断。",
+            "与类别文件夹并列的文件不是类别：用 `is_dir()` 判断。",
         ),
     ],
     hints=[

@@ -57,12 +57,12 @@ load_anywhere = Exercise(
         Wrong(
             lambda path: torch.load(path, map_location="cuda:0"),
             "This asks for a GPU, even for a file saved on the CPU. Ask for the CPU.",
-            "这样即使文件存自 CPU，也要用 GPU。请要求 CPU。",
+            "这样即使文件是在 CPU 上保存的，也要用 GPU。请要求 CPU。",
         ),
         Wrong(
             lambda path: torch.load(path, map_location={"cuda:0": "cpu"}),
             "A dictionary moves only the devices that it names: a file saved on cuda:1 is left where it was.",
-            "字典只搬它写到的设备：存自 cuda:1 的文件仍要回到 cuda:1。",
+            "字典只搬它写到的设备：在 cuda:1 上保存的文件仍要回到 cuda:1。",
         ),
     ],
     hints=[

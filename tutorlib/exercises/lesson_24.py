@@ -70,7 +70,7 @@ find_state = Exercise(
         Wrong(
             _as_the_notes_do,
             "A bare state may be a plain dict: only an OrderedDict passes here. And two of the three keys are unknown.",
-            "裸的状态也可能是普通 dict：这里只有 OrderedDict 能通过。而且三个键里有两个不认识。",
+            "单独的状态也可能是普通 dict：这里只有 OrderedDict 能通过。而且三个键里有两个不认识。",
         ),
         Wrong(
             _get_or_all,
