@@ -137,6 +137,7 @@ class Notebook:
         tree = ast.parse(plain(text))
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         modules = {f"module {node.module}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        modules |= {f"module {alias.name}" for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         for name in sorted((used | modules) - bound(tree) - self.namespace.keys() - set(dir(builtins))):
             for index in reversed(range(before)):
                 cell = self.lesson.code[index]

@@ -218,6 +218,7 @@ def test_the_map_leads_to_a_lesson_and_a_folded_cell_opens_by_keyboard(learner, 
     learner.until(lambda: cells.count() > 20 and cells.first.is_visible(), "the lesson to be shown")
 
     folded = learner.notebook.locator(".jp-CodeCell", has=learner.page.locator(".jp-Placeholder"))
+    learner.until(lambda: folded.count() == 1, "the folded cell to be drawn")
     number = cells.evaluate_all("cells => cells.findIndex(c => c.querySelector('.jp-Placeholder'))")
     learner.select(number - 1)
     learner.page.keyboard.press("Shift+Enter")  # goes into a folded cell; the arrow keys pass it by
