@@ -390,10 +390,16 @@ def _jupyter(folder: Path) -> Path:
 
 
 def _defaults(folder: Path) -> str:
-    """A configuration folder in the working copy whose defaults ask no question and no network; a learner's own settings win."""
+    """A configuration folder in the working copy whose defaults ask no question and no network; a learner's own settings win.
+
+    Pages of text, such as the glossary, are shown as pages and not as their source.
+    """
     config = _jupyter(folder)
     (config / "labconfig").mkdir(parents=True, exist_ok=True)
-    defaults = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    defaults = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+    }
     (config / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(defaults, indent=2), encoding="utf-8")
     return str(config)
 

@@ -231,3 +231,10 @@ def test_the_map_leads_to_a_lesson_and_a_folded_cell_opens_by_keyboard(learner, 
     learner.page.keyboard.press("Enter")
     expect(folded).to_have_count(0)
     assert "class Reads(facts.Facts)" in learner.cell(learner.active()).inner_text()
+
+    # a page of text is shown as a page
+    learner.open(re.sub(r"/(en|zh)/", "/zh/", address), "00_start")
+    learner.select(learner.find("exercises.progress()") - 1)
+    learner.notebook.get_by_role("link", name="术语表").press("Enter")
+    expect(learner.page.locator(".jp-MarkdownViewer h1")).to_contain_text("术语表", timeout=PATIENCE)
+    learner.page.screenshot(path=artefacts / "glossary.png")
