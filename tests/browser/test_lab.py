@@ -65,13 +65,16 @@ class Learner:
         return self.notebook.locator(".jp-Cell").nth(number)
 
     def find(self, text: str) -> int:
-        """The number of the code cell whose source holds the text."""
-        sources = self.notebook.locator(".jp-Cell").evaluate_all(
-            "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? c.querySelector('.jp-InputArea').textContent : '')"
-        )
-        found = [number for number, source in enumerate(sources) if text in source]
-        assert found, f"no code cell holds {text!r} among {len(sources)} cells"
-        return found[0]
+        """The number of the code cell whose source holds the text; a notebook that was just opened gets its cells one by one."""
+
+        def numbers() -> list[int]:
+            sources = self.notebook.locator(".jp-Cell").evaluate_all(
+                "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? c.querySelector('.jp-InputArea').textContent : '')"
+            )
+            return [number for number, source in enumerate(sources) if text in source]
+
+        self.until(numbers, f"a code cell that holds {text!r}")
+        return numbers()[0]
 
     def select(self, number: int) -> None:
         """Walk to a cell with the arrow keys, in command mode."""
