@@ -69,7 +69,7 @@ class Learner:
 
         def numbers() -> list[int]:
             sources = self.notebook.locator(".jp-Cell").evaluate_all(
-                "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? c.querySelector('.jp-InputArea').textContent : '')"
+                "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? (c.querySelector('.jp-InputArea') || c).textContent : '')"
             )
             return [number for number, source in enumerate(sources) if text in source]
 
