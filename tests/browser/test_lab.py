@@ -68,8 +68,9 @@ class Learner:
         """The number of the code cell whose source holds the text; a notebook that was just opened gets its cells one by one."""
 
         def numbers() -> list[int]:
+            source = "(c.querySelector('.jp-InputArea') || c).textContent"  # a folded cell has no input to look into
             sources = self.notebook.locator(".jp-Cell").evaluate_all(
-                "cells => cells.map(c => c.classList.contains('jp-CodeCell') ? (c.querySelector('.jp-InputArea') || c).textContent : '')"
+                f"cells => cells.map(c => c.classList.contains('jp-CodeCell') ? {source} : '')"
             )
             return [number for number, source in enumerate(sources) if text in source]
 
