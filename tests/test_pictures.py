@@ -251,3 +251,23 @@ def test_pictures_can_be_added():
     both = one + other
     assert isinstance(both, Picture) and both == str(one) + str(other) and both.stored == one.stored + other.stored
     assert (one + "<p>text</p>").stored == one.stored + "<p>text</p>"
+
+
+def test_a_grid_says_what_its_items_are():
+    assert "2 samples" in words(inline(pictures.grid(Drawn(cells(2)))))
+    said = words(inline(pictures.grid(Drawn(cells(1) | {"unit": "piece"}))))
+    assert "1 piece" in said and "0 pieces" in said and "sample" not in said
+
+
+def test_a_tree_has_the_columns_that_the_facts_name():
+    class Named(Drawn):
+        heads = ("mode", "asked", "by whom", "the loop gets")
+
+    assert all(head in words(inline(pictures.tree(Named(lines(2))))) for head in Named.heads)
+    assert "where before rule after" in words(inline(pictures.tree(Drawn(lines(2)))))
+
+
+def test_the_loop_shows_which_batch_it_uses():
+    spans = [span(0, 4, "fetch", "7"), span(4, 8, "use", "7"), span(8, 12, "wait", "8")]
+    said = words(inline(pictures.timeline(Drawn({"unit": "steps", "lanes": [{"name": "main", "spans": spans}]}))))
+    assert said.split().count("7") == 2
