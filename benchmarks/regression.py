@@ -5,6 +5,9 @@
 Ways: `nbval 1` and `suite 1` verify one lesson after the other on one core; `nbval 2` and `suite 2` two at a time on two
 cores (pytest-xdist, a file a process); `exec 1` runs all cells of all lessons in one process on one core and compares
 nothing: what is left when kernels cost nothing. The suite's time includes the process that kernels are forked from.
+What importing torch and torchvision takes here is told too, for the ratios depend on it: the suite pays for it once, and
+stock nbval once a lesson. It takes half the time where Python keeps bytecode (pip compiles what it installs; a venv made
+by uv beside PYTHONDONTWRITEBYTECODE has none).
 Goals: suite 1 at most 0.35 of nbval 1, suite 2 at most 0.30 of nbval 2, suite 1 at most 1.3 of exec 1.
 """
 
@@ -100,6 +103,9 @@ def main() -> int:
         rows.append({"ours": ours, "peer": peer, "ratio": round(ratio, 2), "goal": goal, "reached": ratio <= goal})
     peers = f"nbval {version('nbval')}, pytest {version('pytest')}, pytest-xdist {version('pytest-xdist')}"
     print(Table(f"{len(chosen)} lessons, {cells} cells, {rounds} rounds in turns, against {peers}", rows))
+    with tempfile.TemporaryDirectory() as folder:
+        imported = statistics.median(timed([sys.executable, "-c", "import torch, torchvision"], 1, folder)[0] for _ in range(3))
+    print(f"importing torch and torchvision: {imported:.1f} s")
     return int(missed > 0)
 
 

@@ -311,22 +311,63 @@ def test_the_imports_of_notebooks_are_those_that_all_can_share(tmp_path):
         tmp_path / "b.ipynb", "!ls\nimport torch.nn as nn\nimport json", "this is no python", "def f():\n    import csv"
     )
     (tmp_path / "c.ipynb").write_text("{")
-    assert warm.imports([first, second, tmp_path / "c.ipynb", tmp_path / "none.ipynb"]) == (
-        "json",
-        "torch",
-        "torch.nn",
-        "torch.utils",
-        "torch.utils.data",
-    )
+    found = warm.imports([first, second, tmp_path / "c.ipynb", tmp_path / "none.ipynb"])
+    assert found == (("json", "torch", "torch.nn", "torch.utils", "torch.utils.data"), ())
     assert json.loads(first.read_text())["nbformat"] == 4
 
 
 def test_what_a_library_imports_at_its_first_use_is_imported_too(tmp_path):
-    plain = book(tmp_path / "plain.ipynb", "import torch\nmodel = torch.nn.Linear(1, 1)")
-    widgets = book(tmp_path / "widgets.ipynb", "from tutorlib import datasets, widgets")
-    compiled = book(tmp_path / "compiled.ipynb", "import torch\nmodel = torch.compile(model)")
-    exported = book(tmp_path / "exported.ipynb", "import torch\ntorch.onnx.export(model, (x,))")
-    more = {name: set(warm.imports([path])) - {"torch"} for name, path in (("compiled", compiled), ("exported", exported))}
-    assert warm.imports([plain]) == ("torch",) and "ipywidgets" in warm.imports([widgets])
-    assert more["compiled"] == {"torch._dynamo", "torch._inductor.compile_fx"}
-    assert more["exported"] == more["compiled"] | {"torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"}
+    sources = {
+        "plain": "import torch\nmodel = torch.nn.Linear(1, 1)",
+        "widgets": "from tutorlib import datasets, widgets",
+        "trained": "import torch\noptimizer = torch.optim.SGD(model.parameters())",
+        "compiled": "import torch\nmodel = torch.compile(model)",
+        "exported": "import torch\ntorch.onnx.export(model, (x,))",
+    }
+    books = {name: book(tmp_path / f"{name}.ipynb", source) for name, source in sources.items()}
+    found = {name: warm.imports([path]) for name, path in books.items()}
+    assert found["plain"] == (("torch",), ()) and "ipywidgets" in found["widgets"].early
+    late = {name: set(found[name].late) - {"torch"} for name in ("trained", "compiled", "exported")}
+    assert late["trained"] == {"torch._dynamo"} and late["compiled"] == {"torch._dynamo", "torch._inductor.compile_fx"}
+    onnx = {"torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"}
+    assert late["exported"] == {"torch._dynamo", "torch._functorch.aot_autograd"} | onnx
+    # Together: what the plain one needs comes first, and of the rest what more than one of them wants.
+    assert warm.imports(books.values()).early[0] == "torch" and warm.imports(books.values()).late == ("torch._dynamo",)
+    assert {name for name, path in books.items() if warm.soonest("s", path) == "s.early"} == {"plain", "widgets"}
+
+
+def test_optimizers_and_models_of_torchvision_import_what_is_called_slow():
+    code = "import sys, torch; {}; print('torch._dynamo' in sys.modules)"
+    uses = ["torch.nn.Linear(1, 1)", "torch.optim.SGD([torch.zeros(1, requires_grad=True)])", "import torchvision"]
+    said = [subprocess.run([sys.executable, "-c", code.format(use)], capture_output=True, text=True).stdout for use in uses]
+    assert said == ["False\n", "True\n", "True\n"]
+
+
+def test_a_notebook_that_can_do_without_what_is_late_does_not_wait_for_it(tmp_path, monkeypatch):
+    (tmp_path / "first_one.py").write_text("")
+    slow = "import os, time\nwhile not os.path.exists('{}'): time.sleep(0.01)\n".format(tmp_path / "go")
+    (tmp_path / "slow_one.py").write_text(slow)
+    (tmp_path / "broken_one.py").write_text("1 / 0\n")
+    asks = "import os, sys; print(sorted(name for name in sys.modules if name.endswith('_one')), os.getpid())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with warm.Template(["first_one"], environment, ["broken_one", "slow_one"]) as template:
+        template.use()
+        monkeypatch.setenv(warm.SOCKET, f"{template.socket}.early")
+        early = Kernel(environment)
+        said, pid = early(asks).rsplit(maxsplit=1)
+        assert early.forked and said == "['first_one']" and not template.socket.exists()
+        assert early("import multiprocessing as m; m.get_context('forkserver').Pool(1).apply(len, 'a')") == "1"
+        (tmp_path / "go").touch()
+        about = template.wait()
+        assert about["modules"] == ["first_one", "slow_one"] and set(about["left_out"]) == {"broken_one"}
+        monkeypatch.setenv(warm.SOCKET, str(template.socket))
+        with Kernel(environment) as late:
+            assert late.forked and late(asks).startswith("['first_one', 'slow_one']")
+    assert ends(int(pid)) and not template.folder.exists()
+    early.close()
+
+
+def test_without_late_modules_both_names_of_the_socket_are_one():
+    with warm.Template(["json"]) as template:
+        template.wait()
+        assert Path(f"{template.socket}.early").samefile(template.socket)

@@ -16,6 +16,7 @@ import contextlib
 import copy
 import json
 import os
+import pprint
 import re
 import sys
 import time
@@ -295,11 +296,12 @@ def _template(
     """The process that kernels of these notebooks are forked from, or None; and how kernels start, in words."""
     reason = "as asked" if kernels == "cold" else warm.why_not()
     if not reason:
-        names = warm.imports(paths) if modules is None else modules
+        wanted = warm.imports(paths) if modules is None else warm.Imports(tuple(modules), ())
         try:
+            names = wanted.early + wanted.late
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             text = f"kernels: forked from one process that has imported {', '.join(names[:6]) or 'nothing'}{more}"
-            return warm.Template(names, environment), text
+            return warm.Template(wanted.early, environment, wanted.late), text
         except (OSError, warm.WarmError) as error:
             reason = str(error)
     return None, f"kernels: started one by one ({reason})"
@@ -403,6 +405,17 @@ def _plugin(config: Any) -> Any:
 
     nbval.kernel.start_new_kernel = start_new_kernel
 
+    class Pretty:
+        """A message for nbval's log: written out if somebody reads that, where nbval alone writes out every one."""
+
+        def __init__(self, message: Any) -> None:
+            self.message = message
+
+        def __str__(self) -> str:
+            return pprint.pformat(self.message)
+
+    nbval.kernel.pformat = Pretty
+
     class StrictFile(IPyNbFile):
         folder: Any = None
         fspath: Any
@@ -416,7 +429,8 @@ def _plugin(config: Any) -> Any:
             before, place = dict(os.environ), self.fspath
             # PYTEST_CURRENT_TEST would make the kernel leave out what child processes write.
             clean = _environment(as_lessons, ipython)
-            clean |= {warm.SOCKET: before[warm.SOCKET]} if warm.SOCKET in before else {}
+            if socket := before.get(warm.SOCKET):
+                clean[warm.SOCKET] = warm.soonest(socket, self.path)
             try:
                 os.environ.clear()
                 os.environ.update(clean)

@@ -24,12 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["BASE", "SOCKET", "Template", "WarmError", "imports", "why_not"]
+__all__ = ["BASE", "SOCKET", "Imports", "Template", "WarmError", "imports", "soonest", "why_not"]
 
 SOCKET = "TUTORLIB_WARM"  # the variable that tells child processes (pytest's workers) where the template listens
 PATIENCE = 180.0  # seconds: a busy machine needs long for its imports
@@ -54,9 +55,12 @@ BASE = (
 # Libraries that import a large part of themselves when it is first used, by words of the code that uses it.
 _AT_FIRST_USE = {
     r"tutorlib\.widgets|import.*\bwidgets\b": ("ipywidgets",),
-    r"torch\.compile\(|torch\.export\b|\.to_onnx\(|torch\.onnx\b": ("torch._dynamo", "torch._inductor.compile_fx"),
+    r"\boptim\b|torchvision|fake_tensor|torch\.compile\(|torch\.(export|onnx)\b|\.to_onnx\(": ("torch._dynamo",),
+    r"torch\.compile\(": ("torch._inductor.compile_fx",),
+    r"torch\.export\b|torch\.onnx\b|\.to_onnx\(": ("torch._functorch.aot_autograd",),
     r"torch\.onnx\b|\.to_onnx\(": ("torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"),
 }
+_SLOW = "torch._dynamo"  # takes longer than all of torch; notebooks that can do without it need not wait for it
 _SCRIPT = str(Path(__file__).with_name("template.py"))  # by path: kernels find modules where they would find them anyway
 
 
@@ -83,33 +87,53 @@ def why_not() -> str:
     return ""
 
 
-def imports(notebooks: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+class Imports(NamedTuple):
+    """Modules that notebooks import: `early`, and `late` those that are wanted only together with what takes long."""
+
+    early: tuple[str, ...]
+    late: tuple[str, ...]
+
+
+def imports(notebooks: Iterable[str | os.PathLike[str]]) -> Imports:
     """The installed modules that code cells of these notebooks import at their top level, those of most notebooks first.
 
-    And what a few libraries import by themselves when they are first used. What cannot be read or is no Python counts as
-    importing nothing; modules beside a notebook are left out, for each notebook must find its own.
+    And what a few libraries import by themselves when they are first used. Of what is late, nothing is imported for only one
+    of several notebooks: the others would wait. What cannot be read or is no Python counts as importing nothing; modules
+    beside a notebook are left out, for each notebook must find its own.
 
     >>> imports([])
-    ()
+    Imports(early=(), late=())
     """
-    counts: dict[str, int] = {}
-    for path in map(Path, notebooks):
-        found: set[str] = set()
-        try:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        for cell in cells:
-            if isinstance(cell, dict) and cell.get("cell_type") == "code":
-                source = "".join(cell.get("source", ""))
-                found |= _imported(source)
-                found |= {name for words, names in _AT_FIRST_USE.items() if re.search(words, source) for name in names}
-        beside = {entry.stem for entry in path.parent.iterdir()}
-        for name in found:
-            if name.split(".")[0] not in beside:
-                counts[name] = counts.get(name, 0) + 1
+    found = [_wanted(Path(path)) for path in notebooks]
+    counts = Counter(name for wanted in found for name in wanted)
+    soon = {name for wanted in found if _SLOW not in wanted for name in wanted}
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
-    return tuple(name for name in ranked if _installed(name))
+    late = [name for name in ranked if name not in soon and (counts[name] > 1 or len(found) == 1)]
+    return Imports(tuple(filter(_installed, [n for n in ranked if n in soon])), tuple(filter(_installed, late)))
+
+
+def soonest(socket: str, notebook: str | os.PathLike[str]) -> str:
+    """The name of a template's socket that serves a notebook as soon as what it imports is there.
+
+    >>> soonest("/tmp/socket", "no/such.ipynb")
+    '/tmp/socket.early'
+    """
+    return socket if _SLOW in _wanted(Path(notebook)) else f"{socket}.early"
+
+
+def _wanted(path: Path) -> set[str]:
+    found: set[str] = set()
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return found
+    for cell in cells:
+        if isinstance(cell, dict) and cell.get("cell_type") == "code":
+            source = "".join(cell.get("source", ""))
+            found |= _imported(source)
+            found |= {name for words, names in _AT_FIRST_USE.items() if re.search(words, source) for name in names}
+    beside = {entry.stem for entry in path.parent.iterdir()}
+    return {name for name in found if name.split(".")[0] not in beside}
 
 
 def _imported(source: str) -> set[str]:
@@ -150,13 +174,16 @@ class Template:
 
     `modules` are imported in it, in this order, after `BASE`; one that is missing or fails is left out, and one that says
     something while it is imported (a warning, a line) is left out too, so that it says that again in each notebook.
+    `late` come after them, and while they do, a fork of it serves kernels that can do without (see `soonest`).
     `environment` (as now, if not given) decides how libraries load: kernels with other values start as ever.
     Starting does not wait: `wait()` does, and so does the first kernel.
 
     Errors: `WarmError` from `wait()`, with what the process said, and when `why_not()` has a reason.
     """
 
-    def __init__(self, modules: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, modules: Sequence[str] = (), environment: Mapping[str, str] | None = None, late: Sequence[str] = ()
+    ) -> None:
         reason = why_not()
         if reason:
             raise WarmError(f"kernels cannot be forked: {reason}")
@@ -169,7 +196,7 @@ class Template:
         try:
             with (self.folder / "said").open("w") as said:
                 self.process = subprocess.Popen(
-                    [sys.executable, _SCRIPT, str(self.socket), str(reading), *BASE, "--", *modules],
+                    [sys.executable, _SCRIPT, str(self.socket), str(reading), *BASE, "--", *modules, "--", *late],
                     env=self.environment,
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,

@@ -1,8 +1,11 @@
-"""The process that kernels are forked from: `python template.py SOCKET OWNER MODULE ... -- MODULE ...`.
+"""The process that kernels are forked from: `python template.py SOCKET OWNER MODULE ... -- MODULE ... -- MODULE ...`.
 
 One connection a kernel. The client sends its standard input, output and error and a line of JSON (`argv`, `env`, `cwd`);
 a line with the `pid` comes back at once, and one with the exit `code` when the kernel has ended. A client that hangs up
 is gone or done, and its kernel is killed; when OWNER (a pipe) closes, all are, and the template ends.
+
+The last modules may take long. While they are imported, a fork that has the others serves at SOCKET.early; without such
+modules both names are the same socket.
 
 A kernel is a client too: the fork server of its multiprocessing, a new Python that imports what it is told and forks workers,
 comes from here as well (`code`, and descriptors with their `numbers`). What multiprocessing spawns is started as ever.
@@ -62,8 +65,7 @@ def main(words: Sequence[str]) -> None:
     path, owner, *modules = words
     if sys.path and Path(sys.path[0]) == Path(__file__).parent:
         del sys.path[0]  # this file's folder: a kernel has its own there
-    split = modules.index("--")
-    base, wanted = modules[:split], modules[split + 1 :]
+    base, early, late = (group.split() for group in " ".join(modules).split("--"))
     left_out: dict[str, str] = {}
     # A module cannot be taken out of a process again. So a child imports, and if one of them has to stay out, the next does.
     while True:
@@ -71,7 +73,8 @@ def main(words: Sequence[str]) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(here)
-            _template(path, int(owner), base, [name for name in wanted if name not in left_out], left_out, there)
+            groups = [[name for name in names if name not in left_out] for names in (early, late)]
+            _template(path, int(owner), base, *groups, left_out, there)
             return
         os.close(there)
         with os.fdopen(here) as told:
@@ -87,31 +90,53 @@ def main(words: Sequence[str]) -> None:
 # Imports --------------------------------------------------------------------------------------------------------------
 
 
-def _template(path: str, owner: int, base: Sequence[str], modules: Sequence[str], left_out: dict[str, str], told: int) -> None:
+def _template(
+    path: str, owner: int, base: Sequence[str], early: Sequence[str], late: Sequence[str], left_out: dict[str, str], told: int
+) -> None:
     before = dict(os.environ)
     gc.disable()  # no collection while everything is loaded, and what is loaded is not looked at again
     for name in base:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for name in modules:
+    _import_all(early, told)
+    first = Path(f"{path}.early")
+    if late and not first.exists() and os.fork() == 0:
+        os.close(told)
+        _stand(str(first), owner, before)
+        return
+    _import_all(late, told)
+    os.write(told, json.dumps(["", None]).encode() + b"\n")
+    os.close(told)
+    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
+    about = {"modules": [*early, *late], "left_out": left_out, "threads": threads}
+    Path(path).with_name("about.json").write_text(json.dumps(about), encoding="utf-8")
+    if not late:
+        first.symlink_to(path)
+    _stand(path, owner, before)
+
+
+def _import_all(names: Sequence[str], told: int) -> None:
+    for name in names:
         os.write(told, json.dumps([name, ""]).encode() + b"\n")
         words = _import(name)
         if words:
             os.write(told, json.dumps([name, words]).encode() + b"\n")
             os._exit(0)
-    os.write(told, json.dumps(["", None]).encode() + b"\n")
-    os.close(told)
+
+
+def _stand(path: str, owner: int, before: Mapping[str, str]) -> None:
+    """Serve, and in each process that comes of it be what was asked for."""
     gc.freeze()  # with what could be collected: to look for it takes half a second, and there is little of it
     added = {name: value for name, value in os.environ.items() if before.get(name) != value}  # by imports, as in any kernel
-    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
-    about = {"modules": list(modules), "left_out": left_out, "threads": threads}
-    Path(path).with_name("about.json").write_text(json.dumps(about), encoding="utf-8")
     request = _serve(path, owner)
     if request is not None and request.code:
         _become_server(request, added)
     elif request is not None:
         _become_kernel(request, added, path)
     else:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()  # until all have ended
         os._exit(0)  # there is nothing to tidy up, and libraries take their time for it
 
 
