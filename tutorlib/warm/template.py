@@ -73,8 +73,8 @@ def main(words: Sequence[str]) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(here)
-            groups = [[name for name in names if name not in left_out] for names in (early, late)]
-            _template(path, int(owner), base, *groups, left_out, there)
+            first, last = ([name for name in names if name not in left_out] for names in (early, late))
+            _template(path, int(owner), base, first, last, left_out, there)
             return
         os.close(there)
         with os.fdopen(here) as told:
