@@ -157,6 +157,18 @@ def test_public_names_land_in_the_namespace(names):
     assert names["one"] == 1 and names["_two"] == 2
 
 
+def test_what_an_earlier_definition_only_imported_stays_in_the_namespace(names):
+    import math
+    from textwrap import dedent
+
+    names.update(math=math, dedent=dedent, sin=math.sin)  # as a set-up cell imports them
+    first = "import math\nfrom math import sin\nfrom textwrap import dedent\ndef own(): ...\nclass Own: ...\ninstance = Own()\n"
+    cells.define("cell_imports", first, names)
+    assert {"own", "Own", "instance"} <= names.keys()
+    cells.define("cell_imports", "", names)
+    assert names == {"math": math, "dedent": dedent, "sin": math.sin}
+
+
 def test_a_name_that_is_gone_leaves_the_namespace_unless_it_was_rebound(names):
     cells.define("cell_gone", "first = [1]\nsecond = [2]\n", names)
     names["second"] = "mine"

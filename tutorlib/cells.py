@@ -43,7 +43,8 @@ def define(name: str, source: str, namespace: MutableMapping[str, object]) -> ty
 
     The module is a file in a temporary folder of this process, which stands on `sys.path` (multiprocessing hands that
     path to its children) and is removed at exit. Public names are those of `__all__`, or all without a leading
-    underscore; names of an earlier definition that are gone leave the namespace.
+    underscore; names that an earlier definition made and that are gone leave the namespace. What it only imported stays,
+    for the notebook may have imported the same.
 
     Raises `CellError`, with nothing replaced, for a name that is no identifier or would hide an installed module, and
     for a source that does not compile or does not run. Claims: PL-04, PL-06.
@@ -72,7 +73,7 @@ def define(name: str, source: str, namespace: MutableMapping[str, object]) -> ty
     _write(path, source)
     old = _public(before) if before is not None else {}
     for gone in old.keys() - _public(module).keys():
-        if namespace.get(gone) is old[gone]:
+        if namespace.get(gone) is old[gone] and not _imported(old[gone], name):
             del namespace[gone]
     namespace.update(_public(module))
     return module
@@ -215,6 +216,12 @@ def _write(path: Path, source: str) -> None:
     os.utime(fresh, (stamp, stamp))
     fresh.replace(path)
     importlib.invalidate_caches()
+
+
+def _imported(thing: object, module: str) -> bool:
+    if isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return thing.__module__ != module
+    return isinstance(thing, types.ModuleType)
 
 
 def _public(module: types.ModuleType) -> dict[str, object]:
