@@ -369,6 +369,14 @@ def test_a_notebook_that_can_do_without_what_is_late_does_not_wait_for_it(tmp_pa
     early.close()
 
 
+def test_a_template_serves_although_all_that_is_late_stays_out(tmp_path):
+    (tmp_path / "broken_one.py").write_text("import time\ntime.sleep(1)\n1 / 0\n")  # time for the early fork to serve
+    with warm.Template(["json"], {**os.environ, "PYTHONPATH": str(tmp_path)}, ["broken_one"]) as template:
+        about = template.wait(60)
+        assert about["modules"] == ["json"] and set(about["left_out"]) == {"broken_one"}
+        assert Path(f"{template.socket}.early").exists()
+
+
 def test_without_late_modules_both_names_of_the_socket_are_one():
     with warm.Template(["json"]) as template:
         template.wait()

@@ -57,7 +57,7 @@ _AT_FIRST_USE = {
     r"tutorlib\.widgets|import.*\bwidgets\b": ("ipywidgets",),
     r"\boptim\b|torchvision|fake_tensor|torch\.compile\(|torch\.(export|onnx)\b|\.to_onnx\(": ("torch._dynamo",),
     r"torch\.compile\(": ("torch._inductor.compile_fx",),
-    r"torch\.export\b|torch\.onnx\b|\.to_onnx\(": ("torch._functorch.aot_autograd",),
+    r"torch\.(export|onnx)\b|\.to_onnx\(": ("torch._functorch.aot_autograd",),
     r"torch\.onnx\b|\.to_onnx\(": ("torch.onnx._internal.exporter._compat", "onnx.reference", "onnxscript"),
 }
 _SLOW = "torch._dynamo"  # takes longer than all of torch; notebooks that can do without it need not wait for it

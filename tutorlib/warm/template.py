@@ -110,7 +110,7 @@ def _template(
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     about = {"modules": [*early, *late], "left_out": left_out, "threads": threads}
     Path(path).with_name("about.json").write_text(json.dumps(about), encoding="utf-8")
-    if not late:
+    with contextlib.suppress(FileExistsError):  # there it is the fork's own
         first.symlink_to(path)
     _stand(path, owner, before)
 
